@@ -14,6 +14,8 @@ interface Migrated {
   /** Absent where another cluster has accepted it and has not told the node yet. */
   node?: string
   epoch: number
+  /** Why it is stopped first, and nothing answers until it has started there. */
+  gap?: string
   /** What does not move with it. */
   keeps?: string
 }
@@ -33,7 +35,7 @@ export function migrateCommand(program: Command, context: () => Context): void {
   program
     .command('migrate')
     .description(
-      'move an instance to another node, also of another cluster: it starts there, takes over when it is ready, and then ends where it was, so that no call fails. Its number and names stay',
+      'move an instance to another node, also of another cluster: it starts there, takes over when it is ready, and then ends where it was, so that no call fails. Its number and names stay. What has lease_seconds is stopped first',
     )
     .argument('<instance>', 'app.app-ns.service.service-ns.number, or a service that has one instance')
     .option(
@@ -49,7 +51,9 @@ export function migrateCommand(program: Command, context: () => Context): void {
       const path = `/instances/${encodeURIComponent(instance)}/migrate`
       const begun = await root.call<Migrated>('POST', path, target)
       if (!isData(context())) {
-        note(`${instance} starts on ${placeOf(begun)}`)
+        const how = begun.gap === undefined ? 'starts' : 'ends where it is, and then starts'
+        note(`${instance} ${how} on ${placeOf(begun)}`)
+        if (begun.gap !== undefined) note(begun.gap)
         if (begun.keeps !== undefined) note(begun.keeps)
       }
       const node = await arrived(root, begun, limitMs)
@@ -64,7 +68,7 @@ function placeOf({ node = 'a node of another cluster' }: Migrated): string {
 
 /** Where it is then. @throws MeshError UNPLACEABLE when it has stayed where it was, REQUEST_TIMEOUT */
 async function arrived(root: RootClient, begun: Migrated, limitMs: number): Promise<string> {
-  const { instance, from, node, epoch } = begun
+  const { instance, from, node, epoch, gap } = begun
   const place = placeOf(begun)
   let last: string | undefined
   for (const endAt = performance.now() + limitMs; performance.now() < endAt; await sleep(POLL_MS)) {
@@ -73,6 +77,8 @@ async function arrived(root: RootClient, begun: Migrated, limitMs: number): Prom
     progress(`${instance} is not ready on ${place} yet …`)
     if (row === undefined) throw new MeshError('INSTANCE_UNKNOWN', { instance, reason: 'it was removed meanwhile' })
     const isThere = node === undefined ? row.node !== from : row.node === node && (row.epoch ?? 0) >= epoch
+    // that node, or one that had room then
+    if (gap !== undefined && row.state === 'running' && row.node !== undefined && row.node !== from) return row.node
     if (isThere && row.node !== undefined && row.successor === undefined) return row.node
     if (row.successor !== undefined) last = row.successor.detail ?? `it was ${row.successor.state} there`
     else if (last !== undefined)

@@ -60,7 +60,7 @@ export const ERRORS = {
     '{peer|cluster|node|address} rejected the request[ with HTTP status {status}][ with code {code}]',
     'the request was rejected[ with HTTP status {status}][ with code {code}]',
   ],
-  UNPLACEABLE: ['{instance} cannot be placed', 'the instance cannot be placed'],
+  UNPLACEABLE: ['{job} does not run again now', '{instance} cannot be placed', 'the instance cannot be placed'],
   DRAIN_INCOMPLETE: ['{node} is not drained', 'the node is not drained'],
   RUNTIME_FAILED: ['the instance cannot start'],
   // identity

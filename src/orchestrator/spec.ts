@@ -117,7 +117,7 @@ export interface ScheduleSpec {
   /** As in crontab(5), in UTC. */
   cron: string
   /** A run that is due ends the one before; without it, is skipped while that has not ended. */
-  concurrency?: 'replace'
+  concurrency?: 'replace' | 'allow'
   /** What could not start for so long is skipped. */
   startWithinSeconds?: number
 }
@@ -256,6 +256,14 @@ export function isReportOf({ generation, epoch }: RunKey, run: RunKey): boolean 
  */
 export const REPLACEMENTS = ['beside', 'stop-first'] as const
 export type Replacement = (typeof REPLACEMENTS)[number]
+
+/** Who may want an instance to be elsewhere. */
+export const MOVERS = ['user', 'cluster'] as const
+/** Why an instance moves; for people. */
+export interface MoveCause {
+  by: (typeof MOVERS)[number]
+  why: string
+}
 
 /** A worker's report on one instance. `detail` is for people: exit code, reason of a refusal, error of a check. */
 export interface InstanceReport {

@@ -81,7 +81,15 @@ export function runtimeContract(name: string, make: () => Promise<RuntimeCase & 
 
 function launchOf({ output }: RuntimeCase, assignment: Assignment, traces: Trace[]): Launch {
   const { signal } = new AbortController()
-  return { assignment, endpoints: {}, environment: {}, output, onTrace: (trace) => traces.push(trace), signal }
+  return {
+    assignment,
+    endpoints: {},
+    environment: {},
+    output,
+    onTrace: (trace) => traces.push(trace),
+    mayStart: () => Promise.resolve(),
+    signal,
+  }
 }
 
 /** Looks until it answers; the test's own limit ends a wait that is in vain. */

@@ -152,7 +152,8 @@ t.test('a node that reads slowly gets the newest of what it missed, in order, wh
     close: () => undefined,
     measure: async () => 1,
   }
-  const options = { clock: systemClock, graceMs: 0, returnMs: 0, isCordoned: () => false }
+  const flaps = { down: () => undefined, count: () => 0, dampedMs: () => 0 }
+  const options = { clock: systemClock, graceMs: 0, returnMs: 0, isCordoned: () => false, flaps }
   const nodes = new Nodes(options, silentLog, openMetrics('cluster'))
   let linkOf: Parameters<NodeListener['requests']>[1] | undefined
   nodes.listen({

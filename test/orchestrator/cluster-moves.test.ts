@@ -1,5 +1,6 @@
 import t from 'tap'
 import type { DrainStatus } from '../../src/orchestrator/link/messages.ts'
+import type { Event } from '../../src/orchestrator/root/events/event.ts'
 import { whyImmobile } from '../../src/orchestrator/scheduling/mobility.ts'
 import { type FakeNode, mesh, sla, until, type World } from './mesh.ts'
 import { specOf } from './specs.ts'
@@ -69,12 +70,16 @@ t.test('it is called where it was until it runs in the other cluster, and then d
   // and back, without a name: only the other cluster has room
   t.match(await migrate(world), { from: 'far/f1', node: 'edge/n1' })
   await isOn(world, 'edge/n1')
-  const told = await world.api.call<{ what: string; node?: string; why?: string }[]>('GET', `/events?name=${CART}`)
+  const told = await world.api.call<Event[]>('GET', `/events?name=${CART}`)
   const moves = told.filter(({ what }) => what === 'moved')
   t.match(moves, [
-    { node: 'far/f1', why: 'from edge/n1' },
-    { node: 'edge/n1', why: 'from far/f1' },
+    { node: 'far/f1', by: 'user', why: 'from edge/n1; it was migrated' },
+    { node: 'edge/n1', by: 'user', why: 'from far/f1; it was migrated' },
   ])
+  t.match(
+    told.find(({ what }) => what === 'drained'),
+    { node: 'edge/n1', by: 'cluster', instance: CART },
+  )
 })
 
 t.test('one that does not get ready there stays where it is, and so does what nobody takes', async (t) => {

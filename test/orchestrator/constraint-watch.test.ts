@@ -1,26 +1,35 @@
-import t, { type Test } from 'tap'
+import t from 'tap'
 import { MeshError } from '../../src/core/errors.ts'
 import { silentLog } from '../../src/core/kit/log.ts'
 import { openMetrics } from '../../src/core/metrics.ts'
 import type { AssignmentRecord } from '../../src/orchestrator/cluster/assignments.ts'
 import { ConstraintWatch } from '../../src/orchestrator/cluster/constraint-watch.ts'
 import { nodeCandidate } from '../../src/orchestrator/scheduling/candidate.ts'
+import { shortOfBandwidth } from '../../src/orchestrator/scheduling/short-of-bandwidth.ts'
 import { RULES } from '../../src/orchestrator/scheduling/schedule.ts'
 import type { NodeFacts, ServiceSpec } from '../../src/orchestrator/spec.ts'
 import { ManualClock } from '../support/manual-clock.ts'
 import { mesh, sla, until } from './mesh.ts'
-import { assignmentOf, factsOf } from './specs.ts'
+import { assignmentOf, factsOf, specOf } from './specs.ts'
 
 const coordinate = (ms: number) => ({ at: [ms, 0, 0], height: 0, error: 0.1 })
 const DB = [{ node: 'edge/db', coordinate: coordinate(0), beyondMs: 0 }]
 
 /** A cluster with one instance that must be within 20 ms of a service; `ms` is where each node is. */
-function world(
-  t: Test,
-  { ms, moves = true, other }: { ms: Record<string, number | undefined>; moves?: boolean; other?: string },
-) {
+function world({
+  ms,
+  moves = true,
+  other,
+  kbit,
+}: {
+  ms: Record<string, number | undefined>
+  moves?: boolean
+  other?: string
+  /** What each node has out; the instance reserves 500. */
+  kbit?: Record<string, number>
+}) {
   const constraints = [{ type: 'latency', service: 'shop.acme.db', threshold: 20, rigidness: 1, convergence_time: 60 }]
-  const assignment = assignmentOf({ constraints })
+  const assignment = assignmentOf(kbit === undefined ? { constraints } : { bandwidth_out: 500 })
   let record: AssignmentRecord = { assignment, wanted: true, node: 'edge/a', state: 'running', restarts: 0 }
   const clock = new ManualClock()
   const moved: { node: string; at: number }[] = []
@@ -29,7 +38,9 @@ function world(
   const asked: number[] = []
   const facts = (name: string): NodeFacts => {
     const at = ms[name]
-    return factsOf({ id: `edge/${name}`, ...(at === undefined ? {} : { coordinate: coordinate(at) }) })
+    const { capacity } = factsOf()
+    const has = kbit?.[name] === undefined ? capacity : { ...capacity, bandwidthOutKbit: kbit[name] }
+    return factsOf({ id: `edge/${name}`, capacity: has, ...(at === undefined ? {} : { coordinate: coordinate(at) }) })
   }
   const candidate = (name: string) =>
     nodeCandidate({
@@ -40,32 +51,39 @@ function world(
       instances: 0,
       perService: new Map(),
     })
-  const watch = new ConstraintWatch({
-    assignments: { all: () => [record], get: () => record },
-    nodes: { alive: (id) => ({ id, facts: facts(id.slice(5)) }) as never },
-    anchors: { prepare: async () => undefined, requestFor: (spec: ServiceSpec) => ({ spec, near: () => DB }) },
-    rules: RULES,
-    candidates: () => Object.keys(ms).map(candidate),
-    move: async (_, node) => {
-      if (!moves) throw new MeshError('UNPLACEABLE', { reason: 'no room for a second one' })
-      moved.push({ node, at: clock.now() })
-      record = { ...record, node }
-    },
-    moveAway: async () => {
-      asked.push(clock.now())
-      if (other === undefined) throw new MeshError('UNPLACEABLE', { reason: 'no other cluster is connected' })
-      return { cluster: 'far', node: other }
-    },
-    report: (_, violation) => {
-      told.push(violation)
-      const { violation: _before, ...rest } = record
-      record = violation === undefined ? rest : { ...rest, violation }
-    },
-    clock,
-    log: silentLog,
-    metrics: openMetrics('cluster'),
-  })
-  t.ok(watch)
+  const start = () =>
+    new ConstraintWatch({
+      assignments: { all: () => [record], get: () => record, on: (id) => (id === record.node ? [record] : []) },
+      nodes: {
+        alive: (id) => ({ id, facts: facts(id.slice(5)) }) as never,
+        all: () => Object.keys(ms).map((name) => ({ id: `edge/${name}`, facts: facts(name) }) as never),
+      },
+      anchors: { prepare: async () => undefined, requestFor: (spec: ServiceSpec) => ({ spec, near: () => DB }) },
+      rules: RULES,
+      candidates: () => Object.keys(ms).map(candidate),
+      move: async (_, node) => {
+        if (!moves) throw new MeshError('UNPLACEABLE', { reason: 'no room for a second one' })
+        moved.push({ node, at: clock.now() })
+        record = { ...record, node }
+      },
+      moveAway: async () => {
+        asked.push(clock.now())
+        if (other === undefined) throw new MeshError('UNPLACEABLE', { reason: 'no other cluster is connected' })
+        return { cluster: 'far', node: other }
+      },
+      moved: (_, constraintMoves) => {
+        record = { ...record, constraintMoves }
+      },
+      report: (_, _node, violation) => {
+        told.push(violation)
+        const { violation: _before, ...rest } = record
+        record = violation === undefined ? rest : { ...rest, violation }
+      },
+      clock,
+      log: silentLog,
+      metrics: openMetrics('cluster'),
+    })
+  let watch = start()
   const pass = async (seconds: number, each: (second: number) => void = () => undefined) => {
     for (let second = 0; second < seconds; second += 5) {
       each(second)
@@ -73,11 +91,15 @@ function world(
       await clock.advance(5_000)
     }
   }
-  return { ms, moved, told, asked, pass, clock }
+  /** Of the cluster. */
+  const restart = () => {
+    watch = start()
+  }
+  return { ms, moved, told, asked, pass, clock, restart }
 }
 
 t.test('an instance that does not keep to its constraint is moved once the time until it must is over', async (t) => {
-  const { moved, told, pass, ms } = world(t, { ms: { a: 50, b: 5, c: 19 } })
+  const { moved, told, pass, ms } = world({ ms: { a: 50, b: 5, c: 19 } })
   await pass(55)
   t.same(moved, [], 'not within convergence_time')
   await pass(10)
@@ -99,7 +121,7 @@ t.test('an instance that does not keep to its constraint is moved once the time 
 })
 
 t.test('what cannot be kept anywhere is told with the nearest that can take it, and nothing moves', async (t) => {
-  const { moved, told, asked, pass } = world(t, { ms: { a: 50, b: 30, c: 19, d: undefined } })
+  const { moved, told, asked, pass } = world({ ms: { a: 50, b: 30, c: 19, d: undefined } })
   await pass(300)
   t.same(moved, [], 'c would keep it with too little to spare')
   t.ok(told.length <= 3, 'the same is not said with each of sixty measurements')
@@ -112,7 +134,7 @@ t.test('what cannot be kept anywhere is told with the nearest that can take it, 
 })
 
 t.test('what only another cluster can keep moves there, and no sooner again than within this one', async (t) => {
-  const { moved, told, asked, pass } = world(t, { ms: { a: 50 }, other: 'far/n1' })
+  const { moved, told, asked, pass } = world({ ms: { a: 50 }, other: 'far/n1' })
   await pass(240)
   t.same(moved, [])
   t.match(told[0], /are required; it moves to far\/n1$/)
@@ -121,8 +143,9 @@ t.test('what only another cluster can keep moves there, and no sooner again than
 })
 
 t.test('two nodes near the threshold never pass an instance to and fro', async (t) => {
-  const { moved, pass, ms } = world(t, { ms: { a: 5, b: 5 } })
+  const { moved, pass, ms, restart } = world({ ms: { a: 5, b: 5 } })
   await pass(7_200, (second) => {
+    if (second % 1_000 === 0) restart()
     const isOdd = Math.floor(second / 300) % 2 === 1
     ms['a'] = isOdd ? 50 : 5
     ms['b'] = isOdd ? 5 : 50
@@ -135,8 +158,46 @@ t.test('two nodes near the threshold never pass an instance to and fro', async (
   )
 })
 
+t.test('a node whose link has become too slow is told, and left for one that is fast enough', async (t) => {
+  const kbit = { a: 1_000, b: 400 }
+  const { moved, told, pass } = world({ ms: { a: 0, b: 0 }, kbit })
+  await pass(30)
+  t.same(told, [])
+  kbit.a = 100
+  await pass(5)
+  t.same(told, [], 'a link that is slow for a moment is none')
+  await pass(5)
+  t.match(told, [/^its node has 100 kbit\/s out, and 500 are reserved there; no other node here can take it/])
+  kbit.b = 600
+  await pass(5)
+  t.same(
+    moved.map(({ node }) => node),
+    ['edge/b'],
+  )
+  await pass(10)
+  t.equal(told.at(-1), undefined)
+  t.equal(moved.length, 1)
+})
+
+t.test('which instances a node has too little bandwidth for', async (t) => {
+  const total = { memoryMb: 0, vcpus: 0, vgpus: 0, vtpus: 0, storageMb: 0 }
+  const of = (id: string, [bandwidth_in, bandwidth_out]: [number, number]) => ({
+    id,
+    spec: specOf({ bandwidth_in, bandwidth_out }),
+  })
+  const runs = [of('a', [100, 0]), of('b', [300, 50]), of('c', [0, 200])]
+  const rows = [
+    { why: 'enough', has: { bandwidthInKbit: 400, bandwidthOutKbit: 250 }, short: [] },
+    { why: 'not known', has: {}, short: [] },
+    { why: 'the largest is enough', has: { bandwidthInKbit: 399 }, short: ['b'] },
+    { why: 'both ways', has: { bandwidthInKbit: 150, bandwidthOutKbit: 60 }, short: ['b', 'c'] },
+    { why: 'nothing', has: { bandwidthInKbit: 0 }, short: ['b', 'a'] },
+  ]
+  for (const { why, has, short } of rows) t.same([...shortOfBandwidth({ ...total, ...has }, runs).keys()], short, why)
+})
+
 t.test('a node that cannot start a second one is told, and it stays', async (t) => {
-  const { told, pass, moved } = world(t, { ms: { a: 50, b: 5 }, moves: false })
+  const { told, pass, moved } = world({ ms: { a: 50, b: 5 }, moves: false })
   await pass(70)
   t.same(moved, [])
   t.match(told.at(-1), /edge\/b does not take it: no room for a second one/)
@@ -180,4 +241,12 @@ t.test('a violation at run time: the instance starts elsewhere, then ends where 
   t.equal((await row())?.node, 'edge/second', 'and it runs on')
   const services = await world.api.call<{ id: string; detail?: string }[]>('GET', '/services')
   t.match(services.find(({ id }) => id.includes('.web.'))?.detail, /^1 running, constraint violated: /)
+  const events = await world.api.call<{ what: string }[]>('GET', '/events?name=shop.acme.web')
+  const told = events.filter(({ what }) => ['violated', 'moved', 'kept'].includes(what))
+  t.match(told, [
+    { what: 'violated', by: 'cluster', node: 'edge/first', why: /^80 ms from shop\.acme\.db instead of 20/ },
+    { what: 'moved', by: 'cluster', node: 'edge/second', why: /^from edge\/first; 80 ms from shop\.acme\.db/ },
+    { what: 'kept', by: 'cluster', node: 'edge/second' },
+    { what: 'violated', by: 'cluster', node: 'edge/second', why: /^70 ms/ },
+  ])
 })

@@ -1,11 +1,13 @@
+import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { cpSync, mkdtempSync, openSync, rmSync } from 'node:fs'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
 import { explain } from '../../src/core/errors.ts'
 import { silentLog } from '../../src/core/kit/log.ts'
+import { endContainer } from '../../src/orchestrator/worker/docker/end-container.ts'
 import { containerBody, containerName } from '../../src/orchestrator/worker/docker/container-body.ts'
 import { DockerRuntime } from '../../src/orchestrator/worker/docker/docker-runtime.ts'
 import { Engine } from '../../src/orchestrator/worker/docker/engine.ts'
@@ -14,7 +16,11 @@ import { candidateSockets } from '../../src/orchestrator/worker/docker/find-engi
 import { imageOf, pullQuery } from '../../src/orchestrator/worker/docker/image.ts'
 import { justAfter, LogFrames } from '../../src/orchestrator/worker/docker/log-frames.ts'
 import { freeAddress, gatewayOf, holds, subnetOf } from '../../src/orchestrator/worker/docker/subnet.ts'
-import { assignmentOf } from './specs.ts'
+import { statOf } from '../../src/orchestrator/worker/process-group.ts'
+import { ManualClock } from '../support/manual-clock.ts'
+import type { Ended, Running, Runtime } from '../../src/orchestrator/worker/runtime.ts'
+import { assignmentOf, factsOf } from './specs.ts'
+import { freshDir, nodeWith } from './worker-node.ts'
 
 t.test('where an engine is looked for', async (t) => {
   const look = (setting: string, environment: Record<string, string>, uid = 0) =>
@@ -173,6 +179,13 @@ async function fakeEngine(answer: (request: IncomingMessage, response: ServerRes
   return {
     path: join(dir, 'sock'),
     asked,
+    async leave() {
+      server.closeAllConnections()
+      await new Promise((resolve) => server.close(resolve))
+    },
+    async comeBack() {
+      await once(server.listen(join(dir, 'sock')), 'listening')
+    },
     engine: await Engine.connect(join(dir, 'sock'), 1_000),
     async [Symbol.asyncDispose]() {
       server.closeAllConnections()
@@ -222,6 +235,100 @@ t.test('images: present, pulled, refused', async (t) => {
   }
 })
 
+t.test('the end of a container whose agent does not end it', async (t) => {
+  const rows = [
+    { why: 'it runs', State: { Running: true, Status: 'running' }, asked: ['POST /v1.41/containers/c/stop?t=3'] },
+    {
+      why: 'it is about to',
+      State: { Running: false, Status: 'created' },
+      asked: ['DELETE /v1.41/containers/c?force=1&v=1'],
+    },
+    { why: 'it has ended', State: { Running: false, Status: 'exited' }, asked: [] },
+  ]
+  for (const { why, State, asked } of rows) {
+    let looks = 0
+    await using fake = await fakeEngine((request, response) => {
+      const isLook = request.url?.endsWith('/json') === true
+      if (isLook && ++looks === 1) response.statusCode = 404 // its agent was about to make it
+      response.end(JSON.stringify(isLook ? { State } : {}))
+    })
+    t.equal(await endContainer({ run: 'r', container: 'c', engine: fake.path }), true, why)
+    t.same(
+      fake.asked.filter((each) => !each.startsWith('GET')),
+      asked,
+      why,
+    )
+  }
+  const away = { run: 'r', container: 'c', engine: '/nowhere.sock' }
+  t.equal(await endContainer(away), false, 'no engine: it is tried again')
+  const init = spawn('sleep', ['300'])
+  t.teardown(() => init.kill('SIGKILL'))
+  const ended = once(init, 'exit')
+  const initStartTime = statOf(init.pid as number)?.startTime as number
+  t.equal(
+    await endContainer({ ...away, init: init.pid as number, initStartTime: initStartTime + 1 }),
+    true,
+    'another process',
+  )
+  t.equal(init.exitCode, null)
+  t.equal(await endContainer({ ...away, init: init.pid as number, initStartTime }), true)
+  t.same(await ended, [null, 'SIGKILL'], 'its first process')
+})
+
+t.test('a container that cannot be ended while the engine is away is removed when it is back', async (t) => {
+  const found = { State: { Running: true, Pid: 0 }, Config: { Labels: { 'hedgerow.run': 'r' } } }
+  await using fake = await fakeEngine(({ url = '', method }, response) => {
+    if (url.endsWith('/wait')) return // it runs
+    if (url.includes('/networks')) response.statusCode = 404
+    const isList = url.includes('/containers/json')
+    if (method === 'GET' && url.includes('/logs')) return response.end()
+    response.end(JSON.stringify(isList ? [{ Id: 'c', Labels: found.Config.Labels }] : found))
+  })
+  const clock = new ManualClock()
+  const runtime = new DockerRuntime({
+    node: 'edge/n1',
+    engine: { setting: fake.path, environment: {}, uid: 0 },
+    network: { agent: 'hedgerow-x', bridge: 'br-hx', subnet: 'auto' },
+    allowsPrivileged: false,
+    resolvConf: undefined,
+    seesVips: false,
+    clock,
+    log: silentLog,
+  })
+  const traces: object[] = []
+  const agentEnds = new AbortController()
+  const launch = {
+    assignment: assignmentOf({ runtime: 'docker', code: 'shop:1' }),
+    endpoints: {},
+    environment: {},
+    output: async () => openSync('/dev/null', 'w'),
+    onTrace: (trace: object) => void traces.push(trace),
+    signal: agentEnds.signal,
+  }
+  const trace = { run: 'r', container: 'c', address: '10.0.0.2' }
+  await fake.leave()
+  const adopting = runtime.adopt(launch, trace)
+  await clock.advance(3_000)
+  await fake.comeBack()
+  await clock.advance(1_000)
+  const running = await adopting
+  t.match(traces, [{ ...trace, engine: fake.path }], 'the next agent finds it, and so does the guard of leases')
+
+  await fake.leave()
+  const stopping = running?.stop(0)
+  await clock.advance(11_000)
+  await stopping
+  t.match(await running?.ended, { detail: /does not answer; what is left is removed when it does/ })
+  await fake.comeBack()
+  await runtime.refresh()
+  t.ok(fake.asked.includes('DELETE /v1.41/containers/c?force=1&v=1'), 'it is')
+
+  await fake.leave()
+  const late = runtime.adopt(launch, trace)
+  agentEnds.abort()
+  t.equal(await late, undefined, 'an agent that ends does not wait for the engine')
+})
+
 t.test('an engine that goes and comes back', async (t) => {
   const makeRuntime = (setting: string) =>
     new DockerRuntime({
@@ -261,4 +368,56 @@ t.test('an engine that goes and comes back', async (t) => {
     ['DELETE /v1.41/containers/stray?force=1&v=1'],
     'what no record names goes when the engine is there',
   )
+})
+
+t.test('what is withdrawn before its agent could take it over ends when the engine is back', async (t) => {
+  const dir = freshDir()
+  const assignment = assignmentOf({ runtime: 'docker', code: 'shop:1', port: '' })
+  const { instance } = assignment
+  const stopped: number[] = []
+  const running = (): Running => {
+    const over = Promise.withResolvers<Ended>()
+    return {
+      endpoints: {},
+      isWhole: true,
+      pids: () => [],
+      ended: over.promise,
+      stop: async (graceMs) => {
+        stopped.push(graceMs)
+        over.resolve({ detail: 'stopped' })
+      },
+      kill: () => undefined,
+      letGo: () => undefined,
+    }
+  }
+  const back = Promise.withResolvers<void>()
+  const runtime: Runtime = {
+    name: 'docker',
+    launch: async ({ onTrace }) => {
+      onTrace({ run: 'r', container: 'c' })
+      return running()
+    },
+    adopt: async ({ signal }) => {
+      await Promise.race([back.promise, once(signal, 'abort')])
+      return signal.aborted ? undefined : running()
+    },
+  }
+  const start = (where: string) => nodeWith({ runtimes: [runtime], facts: factsOf({ runtimes: ['docker'] }) }, where)
+  await using first = await start(dir)
+  first.worker.assign(assignment)
+  await first.becomes('running')
+  await first.worker.letGo()
+
+  const copy = freshDir()
+  cpSync(dir, copy, { recursive: true })
+  const second = await start(copy)
+  await second[Symbol.asyncDispose]()
+  t.pass('an agent that ends does not wait for the engine')
+  await using third = await start(dir)
+  third.worker.withdraw(instance)
+  await third.becomes('stopping')
+  t.same(stopped, [])
+  back.resolve()
+  await third.becomes('stopped')
+  t.equal(stopped.length, 1, 'it has ended, and not only been forgotten')
 })

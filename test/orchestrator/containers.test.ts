@@ -75,6 +75,7 @@ function withEngine(engine: Engine): void {
         environment: {},
         output: async () => openSync(join(this.dir, 'output'), 'a'),
         onTrace: (trace: Trace) => void this.traces.push(trace),
+        mayStart: () => Promise.resolve(),
         signal: new AbortController().signal,
       }
     }

@@ -97,6 +97,15 @@ t.test('a node that goes and comes back gets only what no other takes', async (t
   t.match(row, { condition: 'alive', linksLost: 3, dampedMs: Number })
   t.ok(Number(row.dampedMs) > 5 * 60_000, 'for minutes')
 
+  for (const end of ['stopCluster', 'killCluster'] as const) {
+    await world[end]()
+    await world.startCluster()
+    await until(async () => (await nodeRow(world, 'edge/n1')).condition === 'alive', 'it is back')
+    const { linksLost, dampedMs } = await nodeRow(world, 'edge/n1')
+    t.equal(linksLost, 3, `${end}: what its cluster knew of it is kept, and does not count as a failure of the node`)
+    t.ok(Number(dampedMs) > 5 * 60_000)
+  }
+
   const n2 = await world.node('n2', { memoryMb: 250 })
   await apply(world, 3)
   await world.running(3)

@@ -27,7 +27,8 @@ t.test('the life of a service is told, by whom and why, and survives a restart o
   t.match(events[0], { what: 'applied', service: CART, by: 'user', why: /new: 2 replicas/ })
   for (const ordinal of [0, 1]) {
     const own = events.filter(({ instance }) => instance === `${CART}.${ordinal}`)
-    t.match(own.at(-2), { what: 'placed', node: 'edge/n1', cluster: 'edge', by: 'cluster' })
+    t.match(own.at(-3), { what: 'placed', node: 'edge/n1', cluster: 'edge', by: 'cluster' })
+    t.match(own.at(-2), { what: 'started', node: 'edge/n1', by: 'worker' })
     t.match(own.at(-1), { what: 'ready', node: 'edge/n1', by: 'worker' })
   }
   t.same(
@@ -63,8 +64,69 @@ t.test('an instance that goes to another node says from where', async (t) => {
   await until(() => first.has.size === 1, 'placed again')
   await until(async () => (await world.running(1))[0]?.node === 'edge/n2', 'runs there')
   const events = await eventsOf(world, { name: `${CART}.0` })
-  t.match(events.at(-2), { what: 'moved', by: 'cluster', node: 'edge/n2', why: /from edge\/n1/ })
+  const moved = events.findLast(({ what }) => what === 'moved')
+  t.match(moved, { by: 'cluster', node: 'edge/n2', why: 'from edge/n1; node edge/n1 was lost' })
   t.match(events.at(-1), { what: 'ready', by: 'worker', node: 'edge/n2' })
+})
+
+t.test('what happens to an instance is told with its reason, and by whom', async (t) => {
+  await using world = await mesh()
+  const n1 = await world.node('n1')
+  n1.isHolding = true
+  const n2 = await world.node('n2', { refuses: 'it is full' })
+  const id = `${CART}.0`
+  const apply = (cart: object) => world.api.call('POST', '/apps', sla({ microservice_name: 'cart', ...cart }))
+  const migrate = () => world.api.call('POST', `/instances/${id}/migrate`, { to: 'edge/n2' })
+  const restarted = () => {
+    const { generation = 0 } = n1.has.get(id) ?? {}
+    n1.uplink.report({ instance: id, generation, state: 'running', restarts: 1, detail: 'exited with code 1' })
+  }
+  const fits = async () => {
+    n2.refuses = undefined
+    await migrate()
+  }
+  const drain = () => world.api.call('POST', '/nodes/edge/n2/drain', { reason: 'a new disk' })
+  const nothing = () => undefined
+  type Expected = Omit<Partial<Event>, 'why' | 'instance'> & { why?: string | RegExp; instance?: string | undefined }
+  const rows: { what: string; after: () => unknown; told: Expected }[] = [
+    { what: 'placed', after: () => apply({}), told: { by: 'cluster', node: 'edge/n1' } },
+    { what: 'started', after: nothing, told: { by: 'worker', node: 'edge/n1' } },
+    { what: 'ready', after: () => n1.say(id, 'running'), told: { by: 'worker', node: 'edge/n1' } },
+    { what: 'unready', after: () => n1.say(id, 'starting', 'it answers 503'), told: { by: 'worker', why: /503/ } },
+    { what: 'restarted', after: restarted, told: { by: 'worker', why: /code 1/ } },
+    { what: 'refused', after: () => migrate().catch(nothing), told: { by: 'worker', node: 'edge/n2', why: /full/ } },
+    { what: 'moved', after: fits, told: { by: 'user', node: 'edge/n2', why: 'from edge/n1; it was migrated' } },
+    { what: 'drained', after: nothing, told: { by: 'cluster', instance: id, node: 'edge/n1', why: /earlier run/ } },
+    { what: 'updated', after: () => apply({ cmd: ['sleep', '2'] }), told: { by: 'reconciler', why: /generation/ } },
+    {
+      what: 'moved',
+      after: drain,
+      told: { by: 'cluster', node: 'edge/n1', why: 'from edge/n2; edge/n2 drains: a new disk' },
+    },
+    {
+      what: 'drained',
+      after: nothing,
+      told: { by: 'cluster', instance: undefined, node: 'edge/n2', why: /every instance/ },
+    },
+  ]
+  let after = 0
+  for (const { what, after: act, told } of rows) {
+    await act()
+    n1.isHolding = false
+    let event: Event | undefined
+    await until(
+      async () => {
+        const query = { name: told.node ?? CART, after: `${after}` }
+        const isIt = (each: Event) => each.what === what && (!('instance' in told) || each.instance === told.instance)
+        event = (await eventsOf(world, query)).find(isIt)
+        return event !== undefined
+      },
+      `it is told as ${what}`,
+      async () => JSON.stringify(await eventsOf(world, { after: `${after}` })),
+    )
+    t.match(event, told, what)
+    after = event?.number ?? after
+  }
 })
 
 t.test('what happens to nodes is told, also what happened while the root was away', async (t) => {
@@ -78,7 +140,7 @@ t.test('what happens to nodes is told, also what happened while the root was awa
   const refused = (await eventsOf(world, { name: CART })).find(
     ({ what, node }) => what === 'refused' && node === 'edge/n2',
   )
-  t.match(refused, { by: 'cluster', why: /it is full/ }, 'a node that does not take an instance')
+  t.match(refused, { by: 'worker', why: /it is full/ }, 'a node that does not take an instance')
   await world.stopRoot()
   await n1.stop()
   await new Promise((resolve) => setTimeout(resolve, 500)) // the grace of 200 ms has passed, then the node is lost

@@ -33,7 +33,7 @@ t.test('a change of a record is told in the words of the history', async (t) => 
       why: 'several at once, since reports are gathered',
       from: { state: 'placed' },
       to: { state: 'running', node: node('edge/n1') },
-      told: ['placed', 'ready'],
+      told: ['placed', 'started', 'ready'],
     },
     {
       why: 'another node',

@@ -1,10 +1,15 @@
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import t from 'tap'
 import { textOf } from '../../src/cli/explain.ts'
+import { Store } from '../../src/core/kit/store.ts'
 import { nodeCandidate, type Candidate } from '../../src/orchestrator/scheduling/candidate.ts'
 import { whatIf } from '../../src/orchestrator/scheduling/explain.ts'
-import { KeptDecisions } from '../../src/orchestrator/scheduling/kept-decisions.ts'
+import { type KeptDecision, KeptDecisions } from '../../src/orchestrator/scheduling/kept-decisions.ts'
 import { RULES, schedule } from '../../src/orchestrator/scheduling/schedule.ts'
 import type { PlacementExplanation } from '../../src/orchestrator/root/explain.ts'
+import { ManualClock } from '../support/manual-clock.ts'
 import { mesh, sla, until, type World } from './mesh.ts'
 import { factsOf, specOf } from './specs.ts'
 
@@ -73,7 +78,16 @@ t.test('what is explained is what is decided, for every strategy', async (t) => 
 })
 
 t.test('decisions are kept, with a bounded number of candidates', async (t) => {
-  const kept = new KeptDecisions()
+  const dir = mkdtempSync(join(tmpdir(), 'hedgerow-decisions-'))
+  t.teardown(() => rmSync(dir, { recursive: true }))
+  using store = Store.open(join(dir, 'some.db'))
+  const parts = {
+    saved: store.collection<KeptDecision>('decisions'),
+    together: (work: () => void) => store.transaction(work),
+    clock: new ManualClock(),
+    isThere: (id: string) => id !== `${CART}.1998`,
+  }
+  const kept = new KeptDecisions(parts)
   const request = { spec }
   const candidates = Array.from({ length: 200 }, (_, index) => node(`edge/n${index}`, { siblings: 200 - index }))
   candidates.push(node('edge/cordoned', { isOpen: false }))
@@ -88,6 +102,14 @@ t.test('decisions are kept, with a bounded number of candidates', async (t) => {
     kept.keep(`${CART}.${count}`, decision, { request, candidates: candidates.slice(0, 1), at: count })
   t.equal(kept.get(`${CART}.0`), undefined, 'the oldest are forgotten')
   t.ok(kept.get(`${CART}.1999`))
+  kept[Symbol.dispose]()
+  const next = new KeptDecisions(parts)
+  t.equal(parts.saved.keys().length, 1_000, 'on disk as well')
+  t.equal(next.get(`${CART}.1998`), undefined, 'but for what is gone')
+  t.same(next.get(`${CART}.1999`), kept.get(`${CART}.1999`), 'there for the next process')
+  next.keep(`${CART}.2000`, decision, { request, candidates, at: 1 })
+  next[Symbol.dispose]()
+  t.equal(parts.saved.keys().length, 1_000)
 })
 
 function explainOf(world: World, path: string): Promise<PlacementExplanation> {
@@ -125,13 +147,21 @@ t.test('an instance shows the decision that placed it, or what would be decided 
 
   await world.stopCluster('edge')
   await world.startCluster('edge')
-  await until(async () => (await world.instances())[0]?.state !== undefined, 'known again')
-  const [again] = (await explainOf(world, `instances/${CART}.0/explain`)).clusters
-  t.match(again, { cluster: 'edge', nodes: { judged: Array } })
-  t.notOk(
-    again !== undefined && 'nodes' in again && 'at' in again.nodes,
-    'a cluster that was restarted has not kept it',
-  )
+  await world.stopRoot()
+  await world.startRoot()
+  await until(() => world.cluster().isLinked && world.cluster('west').isLinked, 'the clusters are back')
+  t.same(await explainOf(world, `instances/${CART}.0/explain`), decided, 'both tiers have kept it')
+  await world.killCluster('edge')
+  await world.startCluster('edge')
+  t.same(await explainOf(world, `instances/${CART}.0/explain`), decided, 'also over kill -9')
+
+  await world.api.call('DELETE', `/services/${CART}`)
+  await until(async () => (await world.instances()).length === 0, 'deleted')
+  await Promise.all([world.stopRoot(), world.stopCluster('edge')])
+  for (const file of ['root/root.db', 'edge/cluster.db']) {
+    using store = Store.open(join(world.dir, file))
+    t.same(store.collection('decisions').keys(), [], `nothing of it is left in ${file}`)
+  }
 })
 
 t.test('a service that fits nowhere shows what each node lacks', async (t) => {

@@ -5,6 +5,7 @@ import t from 'tap'
 import type { NewEvent } from '../../src/orchestrator/root/events/event.ts'
 import { decideDue, dueText } from '../../src/orchestrator/root/jobs/due.ts'
 import { Jobs } from '../../src/orchestrator/root/jobs/jobs.ts'
+import { MOST_AT_ONCE, slotsFor } from '../../src/orchestrator/root/jobs/slots.ts'
 import { MOST_RUNS, runsAfter } from '../../src/orchestrator/root/jobs/runs.ts'
 import { plan, type ClusterConditions } from '../../src/orchestrator/root/plan.ts'
 import {
@@ -61,6 +62,21 @@ t.test('whether a job is due', async (t) => {
       now: '30T03:00',
       isBusy: true,
       is: { kind: 'run' },
+    },
+    {
+      why: 'and runs beside it',
+      schedule: { concurrency: 'allow' },
+      after: '30T02:00',
+      now: '30T03:00',
+      is: { kind: 'run' },
+    },
+    {
+      why: 'beside too many',
+      schedule: { concurrency: 'allow' },
+      after: '30T02:00',
+      now: '30T03:00',
+      isBusy: true,
+      is: { kind: 'skip', why: /10 runs have not ended/ },
     },
     {
       why: 'made up in time',
@@ -195,6 +211,54 @@ t.test('the runs of an instance', async (t) => {
   t.equal(runs.at(-1)?.number, 43)
 })
 
+t.test('which instances a run takes', async (t) => {
+  const allow = { schedule: { cron: '@daily', concurrency: 'allow' as const } }
+  const at = (ordinal: number, state: InstanceRecord['state'], more: Partial<InstanceRecord> = {}) =>
+    is(state, { id: `${JOB}.${ordinal}`, ordinal, ...(ordinal === 0 ? {} : { isFurther: true as const }), ...more })
+  const asked = { asked: { generation: 9, by: 'schedule' as const } }
+  const all = Array.from({ length: MOST_AT_ONCE }, (_, ordinal) => at(ordinal, 'running'))
+  const rows = [
+    { why: 'all of them', of: service(), are: [at(0, 'stopped')], slots: { free: [0], added: [] } },
+    { why: 'which have not ended', of: service(), are: [at(0, 'running')], slots: undefined },
+    { why: 'a further one', of: service(allow), are: [at(0, 'running')], slots: { free: [], added: [1] } },
+    {
+      why: 'one that is free',
+      of: service(allow),
+      are: [at(0, 'running'), at(1, 'failed')],
+      slots: { free: [1], added: [] },
+    },
+    {
+      why: 'which has a run that is not sent',
+      of: service(allow),
+      are: [at(0, 'stopped', asked)],
+      slots: { free: [], added: [1] },
+    },
+    {
+      why: 'one that has not run yet',
+      of: service(allow),
+      are: [at(0, 'requested', { isIdle: true })],
+      slots: { free: [0], added: [] },
+    },
+    { why: 'no more than that', of: service(allow), are: all, slots: undefined },
+  ]
+  for (const { why, of, are, slots } of rows) {
+    const found = slotsFor(of, are)
+    const told = found && { free: found.free.map(({ ordinal }) => ordinal), added: [...found.added] }
+    t.same(told, slots, why)
+  }
+  const further = at(1, 'stopped')
+  t.same(plan(service(allow), [at(0, 'running'), further], up), [], 'a further one stays for the next run')
+  t.match(plan(service({ schedule: { cron: '@daily' } }), [at(0, 'running'), further], up), [
+    { kind: 'retire', id: `${JOB}.1` },
+    { kind: 'withdraw' },
+  ])
+  t.match(
+    plan(service(allow), [at(0, 'running'), { ...further, ...asked }], up),
+    [{ kind: 'update', id: `${JOB}.1` }],
+    'and is the only one that is told of it',
+  )
+})
+
 t.test('a schedule over restarts of the root and steps of the clock', async (t) => {
   const dir = mkdtempSync(join(tmpdir(), 'hedgerow-jobs-'))
   t.teardown(() => rmSync(dir, { recursive: true, force: true }))
@@ -208,7 +272,13 @@ t.test('a schedule over restarts of the root and steps of the clock', async (t) 
   }
   const told: NewEvent[] = []
   const begin = (store: RootStore) =>
-    new Jobs({ store, clock: stepped, events: { record: (event) => void told.push(event) }, log: silentLog })
+    new Jobs({
+      store,
+      clock: stepped,
+      events: { record: (event) => void told.push(event) },
+      log: silentLog,
+      addInstances: () => t.fail('they are there'),
+    })
   const look = (jobs: Jobs) => jobs.due().filter((id) => jobs.decide(id)).length
   const hour = 3_600_000
 
@@ -410,4 +480,80 @@ t.test('a job with a schedule runs when it is due', async (t) => {
     { by: 'schedule', state: 'succeeded' },
     { by: 'user', state: 'running' },
   ])
+})
+
+t.test('runs of a job overlap where its document allows it', async (t) => {
+  let skipMs = 0
+  const clock = { ...systemClock, wall: () => Date.now() + skipMs }
+  await using world = await mesh({ root: { clock } })
+  const n1 = await world.node('n1')
+  const schedule = { cron: '0 * * * *', concurrency: 'allow' }
+  const job = { microservice_name: 'cart', one_shot: true, schedule }
+  await world.api.call('POST', '/apps', sla(job))
+  const due = async (runs: number) => {
+    skipMs += 3_600_000
+    await until(() => n1.assigned.length === runs, `run ${runs} begins`)
+    return n1.assigned.at(-1)?.instance
+  }
+  t.equal(await due(1), `${JOB}.0`)
+  t.equal(await due(2), `${JOB}.1`, 'beside the first')
+  await world.killRoot()
+  await world.startRoot()
+  await until(() => world.cluster().isLinked, 'the cluster is back')
+  t.equal(await due(3), `${JOB}.2`)
+  n1.say(`${JOB}.1`, 'stopped')
+  await until(async () => (await world.instances()).some(({ state }) => state === 'stopped'), 'one has ended')
+  t.equal(await due(4), `${JOB}.1`, 'an instance that is free runs again')
+  await world.api.call('POST', `/services/${JOB}/run`)
+  await until(() => n1.assigned.length === 5, 'and one by hand')
+  const runs = await world.api.call<{ id: string; by: string; state: string }[]>('GET', '/runs')
+  t.match(
+    runs.map(({ id, by, state }) => [id.slice(JOB.length + 1), by, state].join(' ')),
+    ['0 schedule running', '1 schedule succeeded', '1 schedule running', '2 schedule running', '3 user running'],
+  )
+  await world.api.call('POST', '/apps', sla({ ...job, schedule: { cron: '0 * * * *' } }))
+  await until(async () => (await world.instances()).length === 1, 'without it the further ones go')
+  t.ok(n1.has.has(`${JOB}.0`))
+})
+
+t.test('a run is one run, whoever is killed while it is due or runs', async (t) => {
+  let skipMs = 0
+  const clock = { ...systemClock, wall: () => Date.now() + skipMs }
+  await using world = await mesh({ root: { clock }, cluster: { nodeGraceMs: 60_000 } })
+  const n1 = await world.node('n1')
+  const job = { microservice_name: 'cart', one_shot: true, schedule: { cron: '0 * * * *' } }
+  await world.api.call('POST', '/apps', sla(job))
+  const runs = () => world.api.call<{ state: string }[]>('GET', '/runs')
+  const isBack = () => until(() => world.cluster().isLinked, 'the cluster is back')
+
+  await world.killCluster()
+  skipMs += 3_600_000
+  const isDue = async () =>
+    (await world.api.call<{ what: string }[]>('GET', '/events')).some(({ what }) => what === 'due')
+  await until(isDue, 'it is due, and its cluster is away')
+  await world.killRoot()
+  await world.startRoot()
+  await world.startCluster()
+  await until(() => n1.assigned.length === 1, 'it runs')
+  await world.killRoot()
+  await world.startRoot()
+  await isBack()
+  await world.killCluster()
+  await world.startCluster()
+  await isBack()
+  await n1.stop()
+  const next = await world.node('n1', { runs: n1.has.values(), process: 'the next agent' })
+  await until(async () => (await world.instances())[0]?.state === 'running', 'the next agent has it')
+  t.match(await runs(), [{ state: 'running' }])
+  next.say(`${JOB}.0`, 'stopped', 'exited with code 0')
+  await ends(world, 'succeeded')
+  await world.killRoot()
+  await world.startRoot()
+  await isBack()
+  await world.killCluster()
+  await world.startCluster()
+  await isBack()
+  t.same([n1.assigned.length, next.assigned.length], [1, 0], 'it was started once')
+  t.match(await runs(), [{ state: 'succeeded' }])
+  t.equal((await runs()).length, 1)
 })

@@ -30,7 +30,8 @@ t.test('nothing starts without a lease, and each counts from when it was asked f
   const dir = freshDir()
   let now = 100
   const held: number[] = []
-  const leases = new Leases({ dir, log: silentLog, uptime: () => now, onHeld: () => held.push(now) })
+  const boot = 'b1'
+  const leases = new Leases({ dir, log: silentLog, uptime: () => now, boot, onHeld: () => held.push(now) })
   t.equal(leases.shortest, undefined)
   let isStarted = false
   const start = leases.valid(20)?.then(() => (isStarted = true))
@@ -59,7 +60,9 @@ t.test('nothing starts without a lease, and each counts from when it was asked f
   t.ok(leases.valid(20), 'over')
   t.equal(leases.valid(60), undefined)
 
-  const next = new Leases({ dir, log: silentLog, uptime: () => now })
+  const later = new Leases({ dir, log: silentLog, uptime: () => 10, boot: 'b2' })
+  t.ok(later.valid(60), 'what was answered before the machine was started again counts no more')
+  const next = new Leases({ dir, log: silentLog, uptime: () => now, boot })
   t.equal(next.valid(60), undefined, 'the next agent goes on with what is left')
   t.ok(next.valid(20))
   next.note('b', leased(60, 'run-b'))
@@ -74,9 +77,14 @@ t.test('nothing starts without a lease, and each counts from when it was asked f
 })
 
 t.test('leases on disk: a shell reads the first word, and a damaged line is left out', async (t) => {
-  const lease = { until: 12, seconds: 5, trace: { run: 'x' } }
+  const lease = { until: 12, seconds: 5, boot: 'b1', trace: { run: 'x' } }
   t.match(leasesText([lease]), /^12 \{/)
   t.same(parseLeases(leasesText([lease, lease])), [lease, lease])
+  t.match(
+    parseLeases('12 {"until":12,"seconds":5,"trace":{"run":"x","boot":"b0"}}'),
+    [{ boot: 'b0' }],
+    'of an earlier version',
+  )
   t.same(parseLeases(`nonsense\n12 {"until":\n7 {"until":"7"}\n${leasesText([lease])}`), [lease])
 })
 
@@ -93,7 +101,11 @@ t.test('a document says what contradicts a lease', async (t) => {
     { keys: { lease_seconds: 20 } },
     { keys: { lease_seconds: 20, update: { auto_rollback: true } } },
     { keys: { lease_seconds: 4 }, fault: /lease_seconds/ },
-    { keys: { lease_seconds: 20, virtualization: 'docker', code: 'x' }, fault: /needs the runtime process/ },
+    { keys: { lease_seconds: 20, virtualization: 'docker', code: 'x' } },
+    {
+      keys: { lease_seconds: 20, virtualization: 'external', code: 'h:1', cmd: [] },
+      fault: /needs the runtime process or docker/,
+    },
     { keys: { lease_seconds: 20, update: { max_surge: 1 } }, fault: /max_surge contradict/ },
     { keys: { lease_seconds: 20, update: { max_unavailable: 0 } }, fault: /max_unavailable 0 contradict/ },
   ]
@@ -119,12 +131,6 @@ t.test('what has a lease is placed again only when that has surely run out', asy
   t.equal(n1.has.size, 2)
   const n2 = await world.node('n2')
   const id = 'shop.acme.cart.prod.0'
-  const migrated = world.api.call('POST', `/instances/${id}/migrate`, {})
-  await t.rejects(
-    migrated,
-    { code: 'UNPLACEABLE', details: { reason: /no second run/ } },
-    'no move starts a second one',
-  )
   await n1.stop()
   await until(() => n2.has.has('shop.acme.free.prod.0'), 'the other is placed at once')
   const row = async () => (await world.instances()).find((each) => each.id === id)
@@ -134,6 +140,62 @@ t.test('what has a lease is placed again only when that has surely run out', asy
   aheadMs = fenceMs({ leaseSeconds: 600 }) as number
   await until(() => n2.has.has(id), 'then it is placed')
   t.notOk('mayAlsoRunOn' in ((await row()) as object), 'and runs nowhere else')
+})
+
+t.test('a planned move ends it first, and does not wait for its lease', async (t) => {
+  await using world = await mesh({ clusters: ['edge', 'far'] })
+  const n1 = await world.node('n1')
+  await world.api.call('POST', '/apps', sla({ microservice_name: 'cart', lease_seconds: 600 }))
+  await world.running(1)
+  const id = 'shop.acme.cart.prod.0'
+  const migrate = (to?: string) => world.api.call('POST', `/instances/${id}/migrate`, to === undefined ? {} : { to })
+  await t.rejects(migrate(), { code: 'UNPLACEABLE' }, 'no other node: nothing changes')
+  t.same(n1.withdrawn, [])
+  const n2 = await world.node('n2', { refuses: 'not now' })
+  const f1 = await world.node('f1', { cluster: 'far' })
+
+  n2.refuses = undefined
+  n1.isDeaf = true
+  t.match(await migrate('edge/n2'), { from: 'edge/n1', node: 'edge/n2', gap: /stopped first/ })
+  await until(async () => (await world.instances())[0]?.state === 'stopping', 'it ends where it is')
+  await world.killCluster()
+  await world.startCluster()
+  await until(() => n1.uplink.isUp && n2.uplink.isUp, 'the nodes are back')
+  t.equal(n2.assigned.length, 0, 'not before it has ended')
+  n1.isDeaf = false
+  await until(async () => (await world.running(1))[0]?.node === 'edge/n2', 'a cluster that was killed goes on')
+  t.equal(n1.has.size, 0, 'and nothing is left where it was')
+
+  n1.refuses = 'it is full now'
+  const n3 = await world.node('n3')
+  await world.api.call('POST', '/nodes/edge/n2/drain', {})
+  await until(async () => (await world.running(1))[0]?.node === 'edge/n3', 'a node that refuses then is passed over')
+  t.equal(n2.has.size, 0)
+  t.equal(n3.assigned.length, 1)
+
+  n3.isDeaf = true
+  await until(
+    async () => (await world.api.call<unknown[]>('GET', '/nodes')).length === 4,
+    'the root knows the other cluster',
+  )
+  t.match(await migrate('far/f1'), { from: 'edge/n3', node: 'far/f1', gap: /stopped first/ })
+  await until(() => n3.withdrawn.length > 0, 'it ends in its cluster')
+  await world.killRoot()
+  await world.startRoot()
+  await until(() => world.cluster().isLinked && world.cluster('far').isLinked, 'the clusters are back')
+  t.equal(f1.assigned.length, 0, 'it does not run twice')
+  n3.isDeaf = false
+  await until(async () => (await world.running(1))[0]?.node === 'far/f1', 'a root that was killed goes on')
+  t.equal(n3.has.size, 0)
+  const events = await world.api.call<{ what: string; node?: string }[]>('GET', `/events?name=${id}`)
+  t.match(
+    events.filter(({ what }) => what === 'moved'),
+    [
+      { node: 'edge/n2', by: 'user', why: 'from edge/n1; it was migrated' },
+      { node: 'edge/n3', by: 'cluster', why: 'from edge/n2; edge/n2 drains' },
+      { node: 'far/f1', by: 'user', why: 'from edge/n3; it was migrated' },
+    ],
+  )
 })
 
 /** An agent with a program whose lease is renewed once; it is ended whatever happens. */

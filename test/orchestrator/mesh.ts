@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { cpSync, mkdtempSync, readFileSync, renameSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { RootClient, type Credential } from '../../src/client/root-client.ts'
@@ -112,6 +112,23 @@ export class World implements AsyncDisposable {
     this.#clusters.delete(name)
   }
 
+  /** As by kill -9: the next one finds what is on disk now. */
+  async killCluster(name = 'edge'): Promise<void> {
+    await this.#killed(name, () => this.stopCluster(name))
+  }
+
+  async killRoot(): Promise<void> {
+    await this.#killed('root', () => this.stopRoot())
+  }
+
+  async #killed(name: string, stop: () => Promise<void>): Promise<void> {
+    const dir = join(this.dir, name)
+    cpSync(dir, `${dir}-left`, { recursive: true })
+    await stop()
+    rmSync(dir, { recursive: true })
+    renameSync(`${dir}-left`, dir)
+  }
+
   async node(
     name: string,
     options: FakeOptions & { cluster?: string; dir?: string; token?: string; via?: string } = {},
@@ -205,6 +222,8 @@ export class FakeNode {
   refusesBeside: string | undefined
   /** What is assigned starts, and runs only when the test says so. */
   isHolding = false
+  /** What is withdrawn drains until this is false. */
+  isDeaf = false
   /** How each assignment was to take the place of another. */
   readonly replacements: (Replacement | undefined)[] = []
   /** Said with the next facts. */
@@ -256,6 +275,10 @@ export class FakeNode {
             this.withdrawn.push([instance, drainSeconds])
             const assignment = this.has.get(instance)
             if (assignment === undefined) return false
+            if (this.isDeaf) {
+              setImmediate(() => this.uplink.report(reportOf(assignment, 'stopping')))
+              return true
+            }
             this.has.delete(instance)
             setImmediate(() => this.uplink.report(reportOf(assignment, 'stopped')))
             return true

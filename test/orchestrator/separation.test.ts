@@ -63,6 +63,7 @@ function folders() {
         environment: {},
         output: async () => openSync(output, 'a'),
         onTrace,
+        mayStart: () => Promise.resolve(),
         signal: new AbortController().signal,
       }
     },

@@ -58,7 +58,15 @@ function folder(): { path: string } & Disposable {
 function launchOf(assignment: ReturnType<typeof assignmentOf>, file: string, traces: Trace[] = []): Launch {
   const output = async () => openSync(file, 'a')
   const { signal } = new AbortController()
-  return { assignment, endpoints: {}, environment: {}, output, onTrace: (trace) => traces.push(trace), signal }
+  return {
+    assignment,
+    endpoints: {},
+    environment: {},
+    output,
+    onTrace: (trace) => traces.push(trace),
+    mayStart: () => Promise.resolve(),
+    signal,
+  }
 }
 
 async function until(isSo: () => boolean | Promise<boolean>): Promise<void> {

@@ -8,8 +8,8 @@ import { sla } from './mesh.ts'
 import { SeparateProcesses } from './separate-processes.ts'
 
 /*
- * An instance is migrated, restarted and drained away while a program on another node calls it by its name every 5 ms. What is
- * asserted is that no call fails, and who answered. Then all of it is deleted, and nothing is left.
+ * An instance is migrated, restarted and drained away, within its cluster and to another one, while a program on another node calls it
+ * by its name every 5 ms. What is asserted is that no call fails, and who answered. Then all of it is deleted, and nothing is left.
  */
 
 t.setTimeout(300_000) // a process for each command
@@ -73,6 +73,14 @@ t.test('what is migrated, restarted or drained away answers every call', async (
   t.match(stderr, /edge\/n\d is cordoned: 1 to move[^]*web.prod.0 moves to edge\/n\d/, 'with its progress')
   t.equal(await placeOf(), other(first))
   t.match(await run('get', 'nodes', first), { stdout: /alive, drained .*: a new disk/ })
+
+  await mesh.addCluster('far', 'n3')
+  await step('migrate to another cluster', 'migrate', SERVICE, '--to', 'far/n3')
+  t.equal(await placeOf(), 'far/n3')
+  const away = await step('drain into another cluster', 'drain', 'far/n3')
+  t.match(away.stderr, /web\.prod\.0 moves to edge\/n\d/)
+  t.equal(await placeOf(), other(first))
+  t.match(await run('events', `${SERVICE}.0`), { stdout: /moved .* far\/n3 +user +from edge\/n\d; it was migrated/ })
   await calls.areMany()
   const { failures } = await calls.stop()
   t.same(failures, [], `of ${calls.count} calls none failed`)
@@ -163,9 +171,9 @@ async function leavesNothing(
 
 /**
  * Of an address that was freed its owner is known for an hour, so that nobody else gets what callers may have cached. Nodes that were
- * away still have to learn that the service is gone (`changes`).
+ * away still have to learn that the service is gone (`changes`). Decisions are deleted a moment later, or at the next start.
  */
-const RESTS = new Set(['vips', 'events', 'changes'])
+const RESTS = new Set(['vips', 'events', 'changes', 'decisions'])
 
 function rowsAbout(path: string): string[] {
   using database = new DatabaseSync(path)

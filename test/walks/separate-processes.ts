@@ -11,7 +11,7 @@ const ECHO_TCP =
 const ECHO_UDP =
   "const u=require('dgram').createSocket('udp4');u.on('message',(m,r)=>u.send(m,r.port,r.address)).bind(process.env.PORT,process.env.HOST)"
 /** Of the machine, in the order of the nodes. */
-const PREFIXES = ['127.144.0.0/12', '127.160.0.0/12', '127.176.0.0/12']
+const PREFIXES = ['127.144.0.0/12', '127.160.0.0/12', '127.176.0.0/12', '127.192.0.0/12']
 
 /** Root, cluster (with its relay) and agents, each a process of its own on loopback. */
 export class SeparateProcesses implements AsyncDisposable {
@@ -61,6 +61,16 @@ export class SeparateProcesses implements AsyncDisposable {
   async killAgent(node: string): Promise<void> {
     this.#agents.get(node)?.signal('SIGKILL')
     await this.#agents.get(node)?.exited
+  }
+
+  /** One more cluster, with one node. */
+  async addCluster(name: string, node: string): Promise<void> {
+    await this.#token(name, '--role', 'cluster', '--cluster', name)
+    const listen = ['--listen', `127.0.0.1:${await freeBase(this.#base + 10)}`, '--ops-listen', '127.0.0.1:0']
+    const token = ['--token-file', this.machines.path(`token-${name}`)]
+    await this.machines.start(name, 'cluster', '--name', name, ...listen, ...token)
+    await this.#token(node, '--cluster', name)
+    await this.startAgent(node)
   }
 
   async startCluster(): Promise<void> {

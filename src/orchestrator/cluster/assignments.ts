@@ -3,7 +3,7 @@ import type { InstanceId, NodeId, ServiceId } from '../../core/model/ids.ts'
 import type { InstanceState } from '../../core/model/instance.ts'
 import { type NodeView, portKey } from '../scheduling/candidate.ts'
 import { demandOf, reserve } from '../scheduling/capacity.ts'
-import type { Assignment, ServiceSpec } from '../spec.ts'
+import type { Assignment, MoveCause, ServiceSpec } from '../spec.ts'
 import { AssignmentIndex } from './assignment-index.ts'
 import type { LinkedNode, Nodes } from './nodes.ts'
 
@@ -27,8 +27,14 @@ export interface AssignmentRecord {
   noOtherNode?: true
   /** Which constraint it does not keep to, and what is done about it; for people. */
   violation?: string
+  /** When it moved for its constraints, milliseconds since 1970, oldest first. */
+  constraintMoves?: number[]
+  /** Who wanted it to move to its node, and why. */
+  cause?: MoveCause
   /** The run that is to take its place. */
   successor?: Successor
+  /** It never runs twice: it ends on its node, and then starts on this one, or on another where that does not take it any more. */
+  movesTo?: { node: NodeId; cause?: MoveCause }
   /** Nodes where a run that was replaced still drains. */
   leaving?: NodeId[]
 }
@@ -40,6 +46,7 @@ export interface Successor {
   state: InstanceState
   detail?: string
   restarts: number
+  cause?: MoveCause
 }
 
 /** What this cluster runs, by instance. Kept in memory, since the scheduler reads all of it often; disk is written first. */

@@ -1,6 +1,8 @@
 import { join } from 'node:path'
 import { type Collection, Store } from '../../core/kit/store.ts'
+import type { KeptDecision } from '../scheduling/kept-decisions.ts'
 import type { NodeFacts } from '../spec.ts'
+import type { SavedDowns } from './flaps.ts'
 import type { Holder } from './issued.ts'
 import { Assignments, type AssignmentRecord } from './assignments.ts'
 
@@ -10,8 +12,8 @@ export interface Cordon {
   at: number
   /** What that person wrote. */
   reason?: string
-  /** What it runs is to move away, with `isForced` also what leaves something behind. */
-  drain?: { isForced?: true }
+  /** What it runs is to move away, with `isForced` also what leaves something behind; `isOver`: nothing was left. */
+  drain?: { isForced?: true; isOver?: true }
 }
 
 export interface NodeRecord extends Holder {
@@ -41,12 +43,18 @@ export class ClusterStore implements Disposable {
   readonly nodes: Collection<NodeRecord>
   readonly relays: Collection<RelayRecord>
   readonly assignments: Assignments
+  /** By instance: why it is on its node. */
+  readonly decisions: Collection<KeptDecision>
+  /** By node: how its link went down lately. */
+  readonly downs: Collection<SavedDowns>
 
   private constructor(database: Store) {
     this.database = database
     this.nodes = database.keptCollection('nodes')
     this.relays = database.keptCollection('relays')
     this.assignments = new Assignments(database.collection<AssignmentRecord>('work'))
+    this.decisions = database.collection('decisions')
+    this.downs = database.collection('downs')
     database.onRollback(() => this.assignments.reload())
   }
 

@@ -25,6 +25,7 @@ import { nodeViews } from './assignments.ts'
 import { Cordons } from './cordons.ts'
 import { Drains } from './drains.ts'
 import { EntryCache } from './entry-cache.ts'
+import { Flaps } from './flaps.ts'
 import { isBehind } from './issued.ts'
 import { joinMesh } from './join.ts'
 import { LatencyAnchors } from './latency-anchors.ts'
@@ -114,7 +115,7 @@ export class Cluster implements AsyncDisposable {
   static start(options: ClusterOptions, log: Log, metrics: Metrics): Promise<Cluster> {
     return Lifetime.open(async (life) => {
       const member = await openMember(life, options, log, metrics)
-      const state = openState(member, options)
+      const state = openState(life, member, options)
       const scheduling = startScheduling(life, member, state, options)
       const server = await startServer(life, { ...member, ...state, ...scheduling }, options)
       const running = { ...member, ...state, ...scheduling, server }
@@ -179,7 +180,7 @@ async function openMember(life: Lifetime, options: ClusterOptions, parentLog: Lo
 }
 
 /** What the cluster knows: saved state, and nodes and relays as their links show them. */
-function openState({ store, identity, name, clock, log, metrics }: Member, options: ClusterOptions) {
+function openState(life: Lifetime, { store, identity, name, clock, log, metrics }: Member, options: ClusterOptions) {
   const { nodeGraceMs: graceMs = 1_000, nodeReturnMs: returnMs = RETURN_MS } = options
   const { database, assignments } = store
   const pins = () => fingerprints(identity.ca, identity.trust.presents)
@@ -189,7 +190,9 @@ function openState({ store, identity, name, clock, log, metrics }: Member, optio
   }
   const cordons = new Cordons(name, store.nodes)
   const isCordoned = (node: NodeId) => cordons.of(node) !== undefined
-  const nodes = new Nodes({ clock, graceMs, returnMs, isCordoned }, log, metrics)
+  const together = (work: () => void) => database.transaction(work)
+  const flaps = life.use(new Flaps({ saved: store.downs, together, clock }))
+  const nodes = new Nodes({ clock, graceMs, returnMs, isCordoned, flaps }, log, metrics)
   const countLost = async () => {
     const lost = store.nodes.list().filter((record) => nodes.alive(`${name}/${record.name}`) === undefined)
     metrics.nodes.labels('lost').set(lost.length)
@@ -211,7 +214,7 @@ function openState({ store, identity, name, clock, log, metrics }: Member, optio
     }
   }
   const publisher = new Publisher({ cluster: name, changeLog, entryCache, assignments, nodes, reachOf })
-  return { joinTokens, nodes, cordons, relays, changeLog, entryCache, reachOf, publisher }
+  return { joinTokens, nodes, flaps, cordons, relays, changeLog, entryCache, reachOf, publisher }
 }
 
 /** What decides: the scheduler, the link by which it gets work, and what it does when nodes report. */
@@ -235,9 +238,10 @@ function startScheduling(life: Lifetime, member: Member, state: State, { strateg
     anchors,
     rules,
     candidates: () => nodeViews(state.nodes, assignments).map(nodeCandidate),
-    move: (instance, node) => scheduler.replace(instance, { where: { node } }),
-    moveAway: (instance) => root.relocate(instance, true),
-    report: (instance, violation) => scheduler.tellViolation(instance, violation),
+    move: (instance, node, why) => scheduler.replace(instance, { where: { node }, cause: { by: 'cluster', why } }),
+    moveAway: (instance, why) => root.relocate(instance, { cause: { by: 'cluster', why }, isViolation: true }),
+    moved: (instance, moves) => scheduler.tellConstraintMoves(instance, moves),
+    report: (instance, node, violation) => scheduler.tellViolation(instance, node, violation),
   })
   const drains = new Drains({ ...member, ...state, assignments, scheduler, root })
   return { root, scheduler, watch, drains }
@@ -309,7 +313,7 @@ function trustChanged({ identity, store, nodes, relays, root }: Running): void {
 /** A newer list of revoked certificates: our nodes and relays on it are cut off and forgotten, and the list is passed on. */
 function applyRevocations(
   added: readonly Revocation[],
-  { identity, store, nodes, cordons, relays, name, log }: Running,
+  { identity, store, nodes, flaps, cordons, relays, name, log }: Running,
   onRevoked: ClusterOptions['onRevoked'],
 ): void {
   const { revocations } = identity
@@ -320,6 +324,7 @@ function applyRevocations(
   for (const { name: node } of lostNodes) {
     store.nodes.delete(node)
     cordons.forget(`${name}/${node}`)
+    flaps.forget(`${name}/${node}`)
   }
   if (added.length > 0) log.warn('certificates revoked', { principals: added.map(({ principal }) => principal) })
   for (const node of lostNodes) nodes.expel(`${name}/${node.name}`, 'revoked')

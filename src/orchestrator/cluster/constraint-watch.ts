@@ -19,24 +19,27 @@ import {
 import { nearestText } from '../scheduling/nearest.ts'
 import type { PlacementRequest } from '../scheduling/placement-request.ts'
 import { schedule, type Rules } from '../scheduling/schedule.ts'
+import { shortOfBandwidth } from '../scheduling/short-of-bandwidth.ts'
 import type { ServiceSpec } from '../spec.ts'
 import type { AssignmentRecord, Assignments } from './assignments.ts'
 import type { LatencyAnchors } from './latency-anchors.ts'
 import type { Nodes } from './nodes.ts'
 
 export interface ConstraintWatchParts {
-  assignments: Pick<Assignments, 'all' | 'get'>
-  nodes: Pick<Nodes, 'alive'>
+  assignments: Pick<Assignments, 'all' | 'get' | 'on'>
+  nodes: Pick<Nodes, 'alive' | 'all'>
   anchors: Pick<LatencyAnchors, 'prepare' | 'requestFor'>
   rules: Rules
   /** The nodes as they are now. */
   candidates: () => Candidate[]
   /** Starts the instance on that node and moves the flows there. @throws MeshError UNPLACEABLE */
-  move: (instance: InstanceId, node: NodeId) => Promise<unknown>
+  move: (instance: InstanceId, node: NodeId, why: string) => Promise<unknown>
   /** The same, to another cluster. @throws MeshError UNPLACEABLE, LINK_CLOSED */
-  moveAway: (instance: InstanceId) => Promise<{ cluster: string; node?: NodeId }>
+  moveAway: (instance: InstanceId, why: string) => Promise<{ cluster: string; node?: NodeId }>
+  /** When it has moved for its constraints, milliseconds since 1970: kept for `record.constraintMoves`. */
+  moved: (instance: InstanceId, moves: number[]) => void
   /** The root and people learn what is violated; `undefined`: nothing any more. */
-  report: (instance: InstanceId, violation: string | undefined) => void
+  report: (instance: InstanceId, node: NodeId, violation: string | undefined) => void
   clock: Clock
   log: Log
   metrics: Metrics
@@ -54,14 +57,15 @@ const NEVER = Number.NEGATIVE_INFINITY
 /** Moves of an instance that are remembered. */
 const MOST_MOVES = 8
 
-function isMoving({ state, successor }: AssignmentRecord): boolean {
-  return successor !== undefined || state === 'placed' || state === 'starting'
+function isMoving({ state, successor, movesTo }: AssignmentRecord): boolean {
+  return successor !== undefined || movesTo !== undefined || state === 'placed' || state === 'starting'
 }
 
 interface Watched {
   node: NodeId
   groups: readonly Group[]
   histories: readonly History[]
+  /** When it moved for its constraints, by the monotonic clock. */
   moves: readonly number[]
   saidAt: number
   /** When other clusters were asked for last. */
@@ -72,12 +76,14 @@ interface Watched {
 
 /**
  * Measures how far running instances are from what they must be near, for as long as they run, and moves those that do not keep to it
- * (scheduling/compliance.ts says when).
+ * (scheduling/compliance.ts says when); and those whose node has become too slow for the bandwidth that they reserve.
  */
 export class ConstraintWatch {
   readonly #parts: ConstraintWatchParts
   readonly #watched = new Map<InstanceId, Watched>()
   readonly #groups = new WeakMap<ServiceSpec, readonly Group[]>()
+  /** Of the last pass: instances for which their node has too little bandwidth now. */
+  #short: ReadonlyMap<InstanceId, string> = new Map()
   #isMeasuring = false
 
   constructor(parts: ConstraintWatchParts) {
@@ -99,20 +105,41 @@ export class ConstraintWatch {
     const { assignments, anchors, metrics } = this.#parts
     let [measured, violations] = [0, 0]
     const search = { left: MOST_SEARCHES }
-    for (const { assignment } of assignments.all()) {
-      if (this.#groupsOf(assignment.spec).length === 0) continue
+    const before = this.#short
+    this.#short = this.#shortOnes()
+    for (const { assignment, violation } of assignments.all()) {
+      const { instance, spec } = assignment
+      // a link that is slow for a moment only is none
+      const short = before.has(instance) ? this.#short.get(instance) : undefined
+      if (this.#groupsOf(spec).length === 0 && short === undefined && violation === undefined) continue
       if (signal?.aborted === true) return
       if (++measured % SLICE === 0) await new Promise(setImmediate)
-      await anchors.prepare(assignment.spec)
-      const record = assignments.get(assignment.instance)
-      if (record !== undefined && (await this.#check(record, search))) violations++
+      await anchors.prepare(spec)
+      const record = assignments.get(instance)
+      if (record !== undefined && (await this.#check(record, { search, short }))) violations++
     }
     for (const id of this.#watched.keys()) if (assignments.get(id) === undefined) this.#watched.delete(id)
     metrics.constraintViolations.set(violations)
   }
 
-  /** True when it is violated. */
-  async #check(record: AssignmentRecord, search: { left: number }): Promise<boolean> {
+  #shortOnes(): Map<InstanceId, string> {
+    const { assignments, nodes } = this.#parts
+    const found = new Map<InstanceId, string>()
+    for (const { id, facts } of nodes.all()) {
+      const here = assignments
+        .on(id)
+        .filter((record) => record.wanted && record.state === 'running' && !isMoving(record))
+      const runs = here.map(({ assignment: { instance, spec } }) => ({ id: instance, spec }))
+      for (const [instance, why] of shortOfBandwidth(facts.capacity, runs)) found.set(instance, why)
+    }
+    return found
+  }
+
+  /** True when it is violated. `short`: its node has too little bandwidth. */
+  async #check(
+    record: AssignmentRecord,
+    { search, short }: { search: { left: number }; short: string | undefined },
+  ): Promise<boolean> {
     const { nodes, anchors, clock } = this.#parts
     const { instance, spec } = record.assignment
     const node = record.node === undefined ? undefined : nodes.alive(record.node)
@@ -143,6 +170,10 @@ export class ConstraintWatch {
       if (search.left-- > 0) await this.#remedy(record, { what, group, request })
       return true
     }
+    if (short !== undefined) {
+      if (search.left-- > 0) await this.#remedy(record, { what: short, group: [], request })
+      return true
+    }
     this.#say(record, undefined)
     return false
   }
@@ -169,7 +200,7 @@ export class ConstraintWatch {
     const waits = this.#whyItWaits(spec, watched, group)
     if (waits !== undefined) return this.#say(record, `${what}; ${waits}`)
     try {
-      await move(instance, to)
+      await move(instance, to, what)
       this.#moves(record, watched, { what, to })
     } catch (error) {
       this.#say(record, `${what}; ${to} does not take it: ${reasonOf(error)}`)
@@ -190,7 +221,7 @@ export class ConstraintWatch {
     const asked = { ...watched, askedAt: clock.now() }
     this.#watched.set(instance, asked)
     try {
-      const { cluster, node } = await moveAway(instance)
+      const { cluster, node } = await moveAway(instance, what)
       this.#moves(record, asked, { what, to: node ?? cluster })
     } catch (error) {
       const told = { ...asked, others: isMeshError(error, 'UNPLACEABLE') ? reasonOf(error) : undefined }
@@ -207,11 +238,17 @@ export class ConstraintWatch {
   }
 
   #moves(record: AssignmentRecord, watched: Watched, { what, to }: { what: string; to: string }): void {
-    const { log, clock, metrics } = this.#parts
+    const { log, clock, metrics, moved } = this.#parts
     const { instance } = record.assignment
     metrics.constraintMoves.inc()
     log.info('instance moves: constraint violated', { instance, node: to, from: record.node, reason: what })
-    this.#watched.set(instance, { ...watched, moves: [...watched.moves, clock.now()].slice(-MOST_MOVES) })
+    const moves = [...watched.moves, clock.now()].slice(-MOST_MOVES)
+    this.#watched.set(instance, { ...watched, moves })
+    const offset = clock.wall() - clock.now()
+    moved(
+      instance,
+      moves.map((at) => Math.round(at + offset)),
+    )
     this.#say(record, `${what}; it moves to ${to}`)
   }
 
@@ -220,12 +257,12 @@ export class ConstraintWatch {
     const { report, log, clock } = this.#parts
     const { instance } = assignment
     const watched = this.#watched.get(instance)
-    if (watched === undefined || what === violation) return
+    if (watched === undefined || node === undefined || what === violation) return
     if (what !== undefined && violation !== undefined && clock.now() - watched.saidAt < SAY_MS) return
     if (violation === undefined) log.warn('constraint violated', { instance, node, reason: what })
     if (what === undefined) log.info('constraint kept again', { instance, node })
     this.#watched.set(instance, { ...watched, saidAt: clock.now() })
-    report(instance, what?.slice(0, 500))
+    report(instance, node, what?.slice(0, 500))
   }
 
   /** One at a time, so that a service with several instances never stops answering. */
@@ -236,12 +273,14 @@ export class ConstraintWatch {
   }
 
   /** Begins anew where it has moved, or its document says something else. */
-  #watchedOf({ assignment }: AssignmentRecord, node: NodeId, now: number): Watched {
+  #watchedOf({ assignment, constraintMoves = [] }: AssignmentRecord, node: NodeId, now: number): Watched {
     const groups = this.#groupsOf(assignment.spec)
     const known = this.#watched.get(assignment.instance)
     if (known?.node === node && JSON.stringify(known.groups) === JSON.stringify(groups)) return known
     const histories = groups.map((): History => ({ since: now, samples: [] }))
-    return { node, groups, histories, moves: known?.moves ?? [], saidAt: NEVER, askedAt: known?.askedAt ?? NEVER }
+    const offset = now - this.#parts.clock.wall()
+    const moves = known?.moves ?? constraintMoves.map((at) => Math.min(at + offset, now)) // the clock may have been set back
+    return { node, groups, histories, moves, saidAt: NEVER, askedAt: known?.askedAt ?? NEVER }
   }
 
   #groupsOf(spec: ServiceSpec): readonly Group[] {

@@ -6,6 +6,7 @@ import { bytesOf, outcomeOf } from '../link/outcomes.ts'
 import { reasonOf } from '../link/reason.ts'
 import type { Assignment, Replacement } from '../spec.ts'
 import type { AssignmentRecord, Assignments } from './assignments.ts'
+import type { Explanations } from './explanations.ts'
 import type { FailedStarts } from './failed-starts.ts'
 import type { LinkedNode, NodeLink } from './nodes.ts'
 import type { Publisher } from './publisher.ts'
@@ -17,6 +18,7 @@ export type AssignmentChange = { [K in keyof AssignmentRecord]?: AssignmentRecor
 export interface DispatchParts {
   readonly assignments: Assignments
   readonly failedStarts: FailedStarts
+  readonly explanations: Pick<Explanations, 'forget'>
   readonly publisher: Publisher
   readonly root: RootLink
   readonly log: Log
@@ -98,9 +100,11 @@ export class Dispatch {
 
   /** The instance is gone. */
   end(record: AssignmentRecord): void {
-    const { assignments, failedStarts, root } = this.#parts
-    assignments.delete(record.assignment.instance)
-    failedStarts.forget(record.assignment.instance)
+    const { assignments, failedStarts, explanations, root } = this.#parts
+    const { instance } = record.assignment
+    assignments.delete(instance)
+    failedStarts.forget(instance)
+    explanations.forget(instance)
     const ended: AssignmentRecord = { ...record, wanted: false, state: 'stopped' }
     root.reportEnded(ended)
     this.announce(ended)
@@ -117,7 +121,9 @@ export class Dispatch {
     if (changed.noOtherNode === undefined) delete changed.noOtherNode
     if (changed.successor === undefined) delete changed.successor
     if (changed.leaving === undefined) delete changed.leaving
+    if (changed.movesTo === undefined) delete changed.movesTo
     if (changed.violation === undefined) delete changed.violation
+    if (changed.cause === undefined) delete changed.cause
     this.#parts.assignments.put(changed)
     this.announce(changed)
   }

@@ -5,6 +5,7 @@ import type { InstanceId, NodeId } from '../../core/model/ids.ts'
 import type { DrainStatus } from '../link/messages.ts'
 import { reasonOf } from '../link/reason.ts'
 import { whyImmobile } from '../scheduling/mobility.ts'
+import type { MoveCause } from '../spec.ts'
 import { isFinished, type AssignmentRecord, type Assignments } from './assignments.ts'
 import type { Cordons } from './cordons.ts'
 import type { Nodes } from './nodes.ts'
@@ -16,7 +17,7 @@ export interface DrainsParts {
   readonly nodes: Nodes
   readonly cordons: Cordons
   readonly scheduler: Pick<Scheduler, 'replace'>
-  readonly root: Pick<RootLink, 'relocate' | 'isUp'>
+  readonly root: Pick<RootLink, 'relocate' | 'isUp' | 'record'>
   readonly clock: Clock
   readonly log: Log
 }
@@ -61,12 +62,17 @@ export class Drains {
   /** Called every few seconds. */
   step(): void {
     const { nodes, cordons } = this.#parts
-    for (const node of cordons.draining()) if (nodes.alive(node) !== undefined) this.#moveFrom(node)
+    for (const node of cordons.draining()) {
+      if (nodes.alive(node) === undefined) continue
+      this.#moveFrom(node)
+      this.#tellEmpty(node)
+    }
   }
 
   /** What is still there, and why. */
   status(node: NodeId): DrainStatus {
     const { assignments, cordons } = this.#parts
+    this.#tellEmpty(node)
     const here = assignments.on(node).filter((record) => !isFinished(record))
     const left = here.filter(({ wanted }) => wanted).map((record) => this.#standing(record))
     const served = new Set(left.map(({ instance }) => instance))
@@ -75,6 +81,20 @@ export class Drains {
       left: left.slice(0, MOST_LISTED),
       leaving: assignments.runsOn(node).filter((id) => !served.has(id) && !isOver(assignments.get(id))).length,
     }
+  }
+
+  /** Once, until something is there again. */
+  #tellEmpty(node: NodeId): void {
+    const { assignments, nodes, cordons, root, clock, log } = this.#parts
+    if (nodes.alive(node) === undefined) return // it may still run something
+    const { drain } = cordons.of(node) ?? {}
+    const isEmpty = assignments.runsOn(node).every((id) => isOver(assignments.get(id)))
+    if (drain === undefined || isEmpty === (drain.isOver === true)) return
+    const { isOver: _isOver, ...rest } = drain
+    cordons.set(node, { at: clock.wall(), drain: isEmpty ? { ...rest, isOver: true } : rest })
+    if (!isEmpty) return
+    log.info('node drained', { node })
+    root.record({ what: 'drained', node, why: 'every instance has moved or ended' })
   }
 
   #moveFrom(node: NodeId): void {
@@ -86,7 +106,7 @@ export class Drains {
     for (const record of here) {
       const { instance } = record.assignment
       const isDue = (this.#tried.get(instance)?.retryAt ?? 0) <= clock.now()
-      const isFree = record.successor === undefined && !this.#asking.has(instance)
+      const isFree = record.successor === undefined && record.movesTo === undefined && !this.#asking.has(instance)
       if (room <= 0 || !isDue || !isFree || whyItStays(record, isForced) !== undefined) continue
       room -= 1
       void this.#move(instance)
@@ -98,12 +118,13 @@ export class Drains {
     const before = this.#tried.get(id)
     const backoff = before?.backoff ?? new Backoff(AFTER_REFUSAL)
     const tried = { backoff, retryAt: clock.now() + backoff.nextMs() }
+    const cause = this.#causeOf(id)
     this.#asking.add(id)
     try {
-      await scheduler.replace(id, { where: 'elsewhere' })
+      await scheduler.replace(id, { where: 'elsewhere', cause })
       this.#tried.set(id, tried)
     } catch (error) {
-      const outcome = await this.#moveAway(id, reasonOf(error))
+      const outcome = await this.#moveAway(id, { here: reasonOf(error), cause })
       this.#tried.set(id, { ...tried, ...outcome })
       const { why } = outcome
       if (why !== undefined && before?.why !== why) log.warn('instance cannot be moved', { instance: id, reason: why })
@@ -113,12 +134,19 @@ export class Drains {
     }
   }
 
+  #causeOf(id: InstanceId): MoveCause {
+    const { assignments, cordons } = this.#parts
+    const { node = '' } = assignments.get(id) ?? {}
+    const reason = cordons.of(node)?.reason
+    return { by: 'cluster', why: reason === undefined ? `${node} drains` : `${node} drains: ${reason}` }
+  }
+
   /** To another cluster; `here`: why not within this one. It leaves when it is ready there. */
-  async #moveAway(id: InstanceId, here: string): Promise<Outcome> {
+  async #moveAway(id: InstanceId, { here, cause }: { here: string; cause: MoveCause }): Promise<Outcome> {
     const { root } = this.#parts
     if (!root.isUp) return { why: `${here}; the root, which knows other clusters, is away` }
     try {
-      const { cluster, node } = await root.relocate(id)
+      const { cluster, node } = await root.relocate(id, { cause })
       return { to: node ?? `${cluster}/?` }
     } catch (error) {
       return { why: `${here}; other clusters: ${reasonOf(error)}`.slice(0, 2_000) }
@@ -130,12 +158,13 @@ export class Drains {
   }
 
   #standing(record: AssignmentRecord): DrainStatus['left'][number] {
-    const { assignment, successor, node } = record
+    const { assignment, successor, movesTo, node } = record
     const { instance } = assignment
     const isForced = node !== undefined && this.#parts.cordons.of(node)?.drain?.isForced === true
     const stays = whyItStays(record, isForced)
     if (stays !== undefined) return { instance, ...stays }
     if (successor !== undefined && successor.node !== node) return { instance, state: 'moving', to: successor.node }
+    if (movesTo !== undefined) return { instance, state: 'moving', to: movesTo.node }
     const { to, why } = this.#tried.get(instance) ?? {}
     if (to !== undefined) return { instance, state: 'moving', to }
     return { instance, state: 'waiting', ...(why === undefined ? {} : { why }) }
@@ -148,8 +177,8 @@ interface Outcome {
   why?: string
 }
 
-function isMoving({ successor, node }: AssignmentRecord): boolean {
-  return successor !== undefined && successor.node !== node
+function isMoving({ successor, movesTo, node }: AssignmentRecord): boolean {
+  return movesTo !== undefined || (successor !== undefined && successor.node !== node)
 }
 
 function isOver(record: AssignmentRecord | undefined): boolean {

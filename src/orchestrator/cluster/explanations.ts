@@ -7,10 +7,12 @@ import { KeptDecisions } from '../scheduling/kept-decisions.ts'
 import type { PlacementRequest } from '../scheduling/placement-request.ts'
 import type { Rules, schedule } from '../scheduling/schedule.ts'
 import { nodeViews, viewWithout, type Assignments } from './assignments.ts'
+import type { ClusterStore } from './cluster-store.ts'
 import type { LatencyAnchors } from './latency-anchors.ts'
 import type { Nodes } from './nodes.ts'
 
 export interface ExplanationsParts {
+  readonly store: ClusterStore
   readonly assignments: Assignments
   readonly nodes: Nodes
   readonly anchors: LatencyAnchors
@@ -21,10 +23,17 @@ export interface ExplanationsParts {
 /** Why instances are on their nodes, for people: the decisions that were made, and what would be decided now. */
 export class Explanations {
   readonly #parts: ExplanationsParts
-  readonly #kept = new KeptDecisions()
+  readonly #kept: KeptDecisions
 
   constructor(parts: ExplanationsParts) {
     this.#parts = parts
+    const { store, clock } = parts
+    this.#kept = new KeptDecisions({
+      saved: store.decisions,
+      together: (work) => store.database.transaction(work),
+      clock,
+      isThere: (id) => store.assignments.get(id) !== undefined,
+    })
   }
 
   /** The node has accepted what was decided. */
@@ -34,6 +43,15 @@ export class Explanations {
     made: { request: PlacementRequest; candidates: readonly Candidate[] },
   ): void {
     this.#kept.keep(id, decision, { ...made, rules: this.#parts.rules, at: this.#parts.clock.wall() })
+  }
+
+  /** It is no longer here. */
+  forget(id: InstanceId): void {
+    this.#kept.forget(id)
+  }
+
+  close(): void {
+    this.#kept[Symbol.dispose]()
   }
 
   /** What was decided for the instance, where it still is there; else what would be decided, as if it were not there. */

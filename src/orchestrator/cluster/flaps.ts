@@ -1,4 +1,12 @@
+import type { Clock } from '../../core/kit/clock.ts'
+import { LateCollection, type LateParts } from '../../core/kit/late-collection.ts'
 import type { NodeId } from '../../core/model/ids.ts'
+
+/** As it is on disk: in milliseconds since 1970, as the monotonic clock does not outlive a process. */
+export interface SavedDowns {
+  node: NodeId
+  downs: Down[]
+}
 
 interface Down {
   /** By the monotonic clock. */
@@ -23,12 +31,40 @@ const REUSE = 1
 /** More would keep a node out for longer than it has been good. */
 const MOST_PENALTY = 8
 
-/** How often the links of nodes went down lately, and which nodes are not relied on for that. */
-export class Flaps {
+/** How often the links of nodes went down lately, and which nodes are not relied on for that. On disk a moment later. */
+export class Flaps implements Disposable {
+  readonly #clock: Clock
   readonly #downs = new Map<NodeId, Down[]>()
+  readonly #saved: LateCollection<SavedDowns>
+
+  constructor(parts: LateParts<SavedDowns>) {
+    const { clock, saved } = parts
+    this.#clock = clock
+    this.#saved = new LateCollection(parts)
+    const offset = clock.now() - clock.wall()
+    for (const { node, downs } of saved.list()) {
+      // one that seems to be in the future was before the clock was set back
+      const known = downs.map(({ at, isAnnounced }) => ({ at: Math.min(at + offset, clock.now()), isAnnounced }))
+      this.#downs.set(node, known)
+      if (this.count(node, clock.now()) === 0) this.forget(node)
+    }
+  }
 
   down(node: NodeId, down: Down): void {
-    this.#downs.set(node, [...this.#recent(node, down.at), down].slice(-MOST_DOWNS))
+    const downs = [...this.#recent(node, down.at), down].slice(-MOST_DOWNS)
+    this.#downs.set(node, downs)
+    const offset = this.#clock.wall() - this.#clock.now()
+    this.#saved.put(node, { node, downs: downs.map((each) => ({ ...each, at: Math.round(each.at + offset) })) })
+  }
+
+  /** It was removed from the mesh; another may join under its name. */
+  forget(node: NodeId): void {
+    this.#downs.delete(node)
+    this.#saved.delete(node)
+  }
+
+  [Symbol.dispose](): void {
+    this.#saved[Symbol.dispose]()
   }
 
   /** How often its link went down lately. */

@@ -9,7 +9,7 @@ import { SENT_AT_ONCE, clusterToNode, nodeToCluster } from '../link/messages.ts'
 import { PeerLinks } from '../link/peer-links.ts'
 import type { Condition } from '../scheduling/candidate.ts'
 import type { NodeFacts } from '../spec.ts'
-import { Flaps } from './flaps.ts'
+import type { Flaps } from './flaps.ts'
 
 export type NodeLink = Link<typeof clusterToNode, typeof nodeToCluster>
 
@@ -44,6 +44,8 @@ export interface NodesOptions {
   returnMs: number
   /** Somebody wants the node to take nothing new. */
   isCordoned: (node: NodeId) => boolean
+  /** How often their links went down lately. */
+  flaps: Pick<Flaps, 'down' | 'count' | 'dampedMs'>
 }
 
 /** A process that said that it ends or hands over gets so much longer: on a small machine its successor takes seconds to say hello. */
@@ -68,7 +70,7 @@ export class Nodes {
   readonly #duplicateAt = new Map<NodeId, number>()
   readonly #alive = new Map<NodeId, LinkedNode>()
   readonly #grace = new Map<NodeId, NodeJS.Timeout>()
-  readonly #flaps = new Flaps()
+  readonly #flaps: NodesOptions['flaps']
   /** Nodes whose process has said that it ends. */
   readonly #leaving = new Set<NodeId>()
   /** Nodes whose process ended, and when by the monotonic clock. */
@@ -81,6 +83,7 @@ export class Nodes {
 
   constructor(options: NodesOptions, log: Log, metrics: Metrics) {
     this.#options = options
+    this.#flaps = options.flaps
     this.#startedAt = options.clock.now()
     this.#log = log
     this.#metrics = metrics
@@ -116,7 +119,7 @@ export class Nodes {
       if (this.#alive.get(node)?.link !== link) return // it never said hello, or was replaced
       this.#alive.delete(node)
       this.#downAt.set(node, this.#options.clock.now())
-      if (end.kind !== 'away')
+      if (end.kind !== 'away' && !this.#isClosed)
         this.#flaps.down(node, { at: this.#options.clock.now(), isAnnounced: this.#leaving.has(node) })
       this.#log.warn('node link down', { node, reason: end.kind === 'closed' ? end.reason : end.kind })
       if (end.kind === 'silent') this.#lose(node)

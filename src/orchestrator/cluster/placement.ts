@@ -7,7 +7,7 @@ import { REFUSED_ALREADY } from '../scheduling/filters.ts'
 import { nearestText, nearestThatCan } from '../scheduling/nearest.ts'
 import { withMore, type PlacementRequest } from '../scheduling/placement-request.ts'
 import { prepare, reasonsText, refusal, schedule, type Decision, type Rules } from '../scheduling/schedule.ts'
-import type { Assignment, ServiceSpec } from '../spec.ts'
+import type { Assignment, MoveCause, ServiceSpec } from '../spec.ts'
 import { nodeViews, viewWithout, withOneMore, type AssignmentRecord, type Assignments } from './assignments.ts'
 import type { Explanations } from './explanations.ts'
 import type { Dispatch } from './dispatch.ts'
@@ -25,6 +25,13 @@ export interface PlacementParts {
   readonly root: Pick<RootLink, 'record'>
   readonly log: Log
   readonly metrics: Metrics
+}
+
+export interface PlaceOptions {
+  refusedBy?: ReadonlySet<NodeId>
+  only?: NodeId | undefined
+  /** Who wants it there, and why. */
+  cause?: MoveCause | undefined
 }
 
 /** `keep`: for `hedgerow explain`, once the node has accepted. */
@@ -63,8 +70,7 @@ export class Placement {
   /** Asks the nodes, or `only` this one, in the order that `schedule` gives. Returns `undefined` when one has accepted, else why none did. */
   async place(
     id: InstanceId,
-    alreadyRefused: ReadonlySet<NodeId> = new Set(),
-    only?: NodeId,
+    { refusedBy: alreadyRefused = new Set(), only, cause }: PlaceOptions = {},
   ): Promise<string | undefined> {
     const { assignments, nodes, metrics, log, anchors, dispatch, explanations, rules, root } = this.#parts
     const asked = assignments.get(id)
@@ -99,6 +105,8 @@ export class Placement {
         detail: undefined,
         retryAt: undefined,
         noOtherNode: undefined,
+        cause,
+        movesTo: undefined,
       })
       const refusal = await dispatch.assign(node, assignments.get(id) as AssignmentRecord)
       metrics.placements.labels(refusal === undefined ? 'placed' : 'refused').inc()

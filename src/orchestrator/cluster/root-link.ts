@@ -25,6 +25,7 @@ import {
 import { PROCESS_ID } from '../link/peer-links.ts'
 import { MAX_RETRY_MS } from '../link/schemas.ts'
 import { summarise, type ClusterSummary } from '../scheduling/summary.ts'
+import type { MoveCause } from '../spec.ts'
 import { alsoOn, nodeViews, type AssignmentRecord, type Assignments, type Successor } from './assignments.ts'
 import type { EntryCache } from './entry-cache.ts'
 import type { Nodes } from './nodes.ts'
@@ -183,8 +184,11 @@ export class RootLink implements AsyncDisposable {
   }
 
   /** It is to go to another cluster. Resolves when one has accepted it. @throws MeshError UNPLACEABLE, LINK_CLOSED, REQUEST_TIMEOUT */
-  relocate(instance: InstanceId, isViolation = false): Promise<{ cluster: string; node?: NodeId }> {
-    return this.#open().request('instance.relocate', { instance, ...(isViolation ? { isViolation } : {}) })
+  relocate(
+    instance: InstanceId,
+    why: { cause: MoveCause; isViolation?: true },
+  ): Promise<{ cluster: string; node?: NodeId }> {
+    return this.#open().request('instance.relocate', { instance, ...why })
   }
 
   /** Sends the root a new summary soon: the capacity has changed. */
@@ -279,7 +283,7 @@ export class RootLink implements AsyncDisposable {
 
   #reportOf(record: AssignmentRecord | undefined): LocatedReport[] {
     if (record === undefined) return []
-    const { assignment, state, detail, restarts, retryAt, noOtherNode, successor, violation } = record
+    const { assignment, state, detail, restarts, retryAt, noOtherNode, successor, violation, cause } = record
     const { instance, generation, epoch } = assignment
     const node = record.node === undefined ? undefined : this.#parts.reachOf(record.node)
     const report = {
@@ -300,6 +304,7 @@ export class RootLink implements AsyncDisposable {
         ...(successor === undefined ? {} : { successor: toldOf(successor) }),
         ...(also.length === 0 ? {} : { also }),
         ...(violation === undefined ? {} : { violation }),
+        ...(cause === undefined ? {} : { cause }),
       },
     ]
   }

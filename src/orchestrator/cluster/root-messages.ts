@@ -81,9 +81,9 @@ export class RootMessages implements RootListener {
         return status
       },
       'node.drained': ({ node }) => this.#parts.drains.status(node),
-      'instance.replace': async ({ instance, to, elsewhere }) => {
+      'instance.replace': async ({ instance, to, elsewhere, cause }) => {
         const where = to === undefined ? (elsewhere === true ? 'elsewhere' : 'here') : { node: to }
-        const replaced = await scheduler.replace(instance, { where, mayGap: where === 'here' })
+        const replaced = await scheduler.replace(instance, { where, mayGap: where === 'here', cause })
         const { successor, assignment } = store.assignments.get(instance) ?? {}
         return { ...replaced, epoch: (successor?.assignment ?? assignment)?.epoch ?? 0 }
       },

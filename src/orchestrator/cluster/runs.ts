@@ -2,8 +2,12 @@ import { isNewerRun, type Assignment, type SuccessorReport } from '../spec.ts'
 import type { AssignmentRecord, Successor } from './assignments.ts'
 
 /** The successor as its node has told of it. */
-export function asTold({ node, assignment }: Successor, { state, detail, restarts }: SuccessorReport): Successor {
-  return { node, assignment, state, restarts, ...(detail === undefined ? {} : { detail }) }
+export function asTold(
+  { node, assignment, cause }: Successor,
+  { state, detail, restarts }: SuccessorReport,
+): Successor {
+  const told = { node, assignment, state, restarts, ...(detail === undefined ? {} : { detail }) }
+  return cause === undefined ? told : { ...told, cause }
 }
 
 /** What runs next: newer than whatever is there. */

@@ -1,24 +1,25 @@
-import { isMeshError, MeshError } from '../../core/errors.ts'
+import { MeshError } from '../../core/errors.ts'
 import type { Clock } from '../../core/kit/clock.ts'
 import type { Log } from '../../core/kit/log.ts'
 import { SlicedWork } from '../../core/kit/sliced-work.ts'
 import type { Metrics } from '../../core/metrics.ts'
 import type { InstanceId, NodeId } from '../../core/model/ids.ts'
-import { reasonOf } from '../link/reason.ts'
 import type { Rules } from '../scheduling/schedule.ts'
 import { isNewerRun, isReportOf, type Assignment, type InstanceReport, type RunKey, type ServiceSpec } from '../spec.ts'
 import { hasGivenUp, isFinished, type AssignmentRecord, type Assignments } from './assignments.ts'
 import { Explanations } from './explanations.ts'
 import type { ClusterStore } from './cluster-store.ts'
 import { Dispatch } from './dispatch.ts'
-import { fenceMs } from './fences.ts'
 import { FailedStarts } from './failed-starts.ts'
 import { Placement, type Explained } from './placement.ts'
+import { LeasedMoves } from './leased-moves.ts'
 import type { LinkedNode, Nodes } from './nodes.ts'
 import type { LatencyAnchors } from './latency-anchors.ts'
+import { NewerDocuments, type DelegateOptions, type Outcome } from './newer-documents.ts'
 import type { Publisher } from './publisher.ts'
+import { Recovery } from './recovery.ts'
 import type { RootLink } from './root-link.ts'
-import { nextRun, withEpoch } from './runs.ts'
+import { withEpoch } from './runs.ts'
 import { type Replaced, type ReplaceOptions, Succession } from './succession.ts'
 
 export interface SchedulerParts {
@@ -36,26 +37,10 @@ export interface SchedulerParts {
   metrics: Metrics
 }
 
-/** `moved`: it was running, and has gone to another node. `gap`: why it was stopped before another one could start. */
-export interface Outcome {
-  moved: boolean
-  gap?: string
-  /** Of one that is new here. */
-  node?: NodeId
-}
-
 export interface WithdrawOptions {
   atOnce?: boolean | undefined
   /** It runs in another cluster since a moment ago: what is on its way is still taken. */
   isReplaced?: boolean | undefined
-}
-
-export interface DelegateOptions {
-  keepsPlace?: boolean | undefined
-  /** How a newer generation takes the place of the one that runs; after that was stopped when absent. */
-  replacement?: 'beside' | 'beside-if-possible' | undefined
-  /** One that is new here goes to this node, or to none. */
-  to?: NodeId | undefined
 }
 
 /**
@@ -69,7 +54,10 @@ export class Scheduler {
   readonly #failedStarts: FailedStarts
   readonly #dispatch: Dispatch
   readonly #placement: Placement
+  readonly #leased: LeasedMoves
   readonly #succession: Succession
+  readonly #recovery: Recovery
+  readonly #documents: NewerDocuments
   /** Why instances are where they are. */
   readonly explanations: Explanations
   #isClosed = false
@@ -81,10 +69,15 @@ export class Scheduler {
       onFailure: (error) => parts.log.error('placing instances failed', { error }),
     })
     this.#failedStarts = new FailedStarts(parts.clock)
-    this.#dispatch = new Dispatch({ ...parts, failedStarts: this.#failedStarts })
     this.explanations = new Explanations(parts)
-    this.#placement = new Placement({ ...parts, dispatch: this.#dispatch, explanations: this.explanations })
-    this.#succession = new Succession({ ...parts, dispatch: this.#dispatch, placement: this.#placement })
+    const own = { explanations: this.explanations, failedStarts: this.#failedStarts }
+    this.#dispatch = new Dispatch({ ...parts, ...own })
+    this.#placement = new Placement({ ...parts, ...own, dispatch: this.#dispatch })
+    const placing = { ...parts, dispatch: this.#dispatch, placement: this.#placement }
+    this.#leased = new LeasedMoves({ ...placing, background: (id, work) => this.#background(id, work) })
+    this.#succession = new Succession({ ...placing, leased: this.#leased })
+    this.#recovery = new Recovery({ ...placing, ...own, succession: this.#succession })
+    this.#documents = new NewerDocuments({ ...placing, succession: this.#succession, recovery: this.#recovery })
   }
 
   /**
@@ -100,11 +93,11 @@ export class Scheduler {
       if (record?.wanted === false)
         throw new MeshError('UNPLACEABLE', { reason: 'an earlier instance of this number is still stopping here' })
       if (record !== undefined && isTakenOver(record.assignment, assignment))
-        return this.#takeOver(record, assignment, { keepsPlace })
-      if (record !== undefined) return this.#update(record, assignment, replacement)
+        return this.#documents.takeOver(record, assignment, { keepsPlace })
+      if (record !== undefined) return this.#documents.update(record, assignment, replacement)
       const taken: AssignmentRecord = { assignment, wanted: true, state: 'requested', restarts: 0 }
       assignments.put(taken)
-      const reason = await this.#placement.place(assignment.instance, new Set(), to)
+      const reason = await this.#placement.place(assignment.instance, { only: to })
       const { node } = assignments.get(assignment.instance) ?? {}
       if (reason === undefined) return { moved: false, ...(node === undefined ? {} : { node }) }
       assignments.delete(assignment.instance)
@@ -121,9 +114,9 @@ export class Scheduler {
     return this.#enqueue(id, async () => {
       const record = this.#parts.assignments.get(id)
       if (record !== undefined && record.wanted && isFinished(record) && options.where === 'here')
-        return this.#runAgain(record)
+        return this.#documents.runAgain(record)
       const replaced = await this.#succession.begin(id, options)
-      if (replaced.gap !== undefined) await this.#again(id)
+      if (replaced.gap !== undefined) await this.#recovery.again(id)
       return replaced
     })
   }
@@ -165,9 +158,20 @@ export class Scheduler {
     return this.#placement.preview(spec, instances)
   }
 
-  /** The root and people learn which constraint the instance does not keep to; `undefined`: none any more. */
-  tellViolation(id: InstanceId, violation: string | undefined): void {
-    if (!this.#isClosed) this.#dispatch.change(id, { violation })
+  /** The root and people learn which constraint the instance does not keep to there; `undefined`: none any more. */
+  tellViolation(id: InstanceId, node: NodeId, violation: string | undefined): void {
+    const { assignments, root } = this.#parts
+    const record = assignments.get(id)
+    if (this.#isClosed || record === undefined) return
+    // while it is violated its text changes with the measurements
+    if (violation === undefined) root.record({ what: 'kept', instance: id, node })
+    else if (record.violation === undefined) root.record({ what: 'violated', instance: id, node, why: violation })
+    this.#dispatch.change(id, { violation })
+  }
+
+  /** When it moved for its constraints, milliseconds since 1970: that damps the next move, also after a restart. */
+  tellConstraintMoves(id: InstanceId, constraintMoves: number[]): void {
+    if (!this.#isClosed) this.#dispatch.change(id, { constraintMoves })
   }
 
   /**
@@ -190,6 +194,7 @@ export class Scheduler {
         continue
       }
       if (isBefore(report, record.assignment)) continue // from before it was replaced
+      if (this.#leased.takeReport(record, report)) continue
       const { state, detail, restarts, retryInMs } = report
       if (state === 'running') this.#failedStarts.forget(report.instance)
       if (state === 'failed' && this.#succession.takesOver(record)) continue
@@ -243,7 +248,7 @@ export class Scheduler {
       const { instance } = report
       const record = assignments.get(instance)
       if (record === undefined || !record.wanted || record.node !== undefined) continue
-      if (isReportOf(report, record.assignment)) this.#dispatch.change(instance, { node })
+      if (isReportOf(report, record.assignment)) this.#dispatch.change(instance, { node, cause: undefined })
     }
   }
 
@@ -257,8 +262,9 @@ export class Scheduler {
     for (const record of this.#parts.assignments.on(node.id)) {
       const { instance } = record.assignment
       if (!record.wanted) this.withdraw(instance)
+      else if (this.#leased.goOn(record)) continue
       else if (!isFinished(record) && isBehind(has.get(instance), record.assignment))
-        void this.#background(instance, () => this.#catchUp(record, has.get(instance)))
+        void this.#background(instance, () => this.#documents.catchUp(record, has.get(instance)))
     }
     this.retry()
   }
@@ -272,10 +278,11 @@ export class Scheduler {
       const { instance } = record.assignment
       if (isFinished(record)) continue
       if (!record.wanted) this.withdraw(instance)
+      else if (this.#leased.goOn(record)) continue
       else if (record.node === undefined || !nodes.isExpected(record.node)) {
-        void this.#background(instance, () => this.#replace(instance))
+        void this.#background(instance, () => this.#recovery.replace(instance))
       } else if (hasGivenUp(record)) {
-        if (this.#failedStarts.isDue(instance)) void this.#background(instance, () => this.#recover(instance))
+        if (this.#failedStarts.isDue(instance)) void this.#background(instance, () => this.#recovery.recover(instance))
         else if (record.retryAt === undefined)
           this.#dispatch.change(instance, { retryAt: clock.wall() + this.#failedStarts.waitMs(instance) })
       }
@@ -288,188 +295,7 @@ export class Scheduler {
     this.#succession.close()
     this.#work.clear()
     await this.#work.onIdle()
-  }
-
-  /** A newer generation of an instance that is here. What does not run now is not there to be called: it needs no successor. */
-  async #update(
-    record: AssignmentRecord,
-    assignment: Assignment,
-    replacement: DelegateOptions['replacement'],
-  ): Promise<Outcome> {
-    const { instance } = assignment
-    if (record.successor?.assignment.generation === assignment.generation) {
-      await this.#succession.begin(instance, { where: 'here', assignment })
-      return { moved: false }
-    }
-    const hasRun = record.node !== undefined && !['requested', 'unplaceable', 'failed', 'lost'].includes(record.state)
-    const isNewer = isNewerRun(assignment, record.assignment)
-    if (replacement === undefined || !hasRun || !isNewer || assignment.spec.oneShot) {
-      await this.#renew(record, assignment)
-      return { moved: false }
-    }
-    const mayGap = replacement === 'beside-if-possible'
-    const { gap } = await this.#succession.begin(instance, { where: 'here', assignment, mayGap })
-    if (gap === undefined) return { moved: false }
-    await this.#again(instance)
-    return { moved: false, gap }
-  }
-
-  /** A job that is over, once more. */
-  async #runAgain(record: AssignmentRecord): Promise<Replaced> {
-    const { assignments, nodes } = this.#parts
-    const assignment = nextRun(record)
-    const { instance } = assignment
-    const node = record.node !== undefined && nodes.isExpected(record.node) ? record.node : undefined
-    this.#dispatch.change(instance, {
-      assignment,
-      state: 'placed',
-      detail: undefined,
-      restarts: 0,
-      retryAt: undefined,
-      node,
-    })
-    await this.#again(instance)
-    const now = assignments.get(instance)
-    if (now?.node === undefined) throw new MeshError('UNPLACEABLE', { reason: now?.detail ?? 'no node can take it' })
-    return { node: now.node }
-  }
-
-  /** Same instance, newer spec or generation: sent to its worker, or placed if it has none. */
-  async #renew(record: AssignmentRecord, assignment: Assignment): Promise<void> {
-    const { instance, generation } = assignment
-    const isNewer = generation > record.assignment.generation
-    this.#succession.withdraw(record)
-    const isAgain = isNewer && assignment.spec.oneShot
-    this.#dispatch.change(instance, {
-      assignment,
-      ...(isNewer ? { state: 'placed' } : {}),
-      ...(isAgain ? { detail: undefined, restarts: 0, retryAt: undefined } : {}),
-    })
-    await this.#again(instance)
-  }
-
-  /** What the node has runs, or is missing, or follows an earlier document. */
-  async #catchUp(record: AssignmentRecord, report: InstanceReport | undefined): Promise<void> {
-    const { assignment } = record
-    const { instance } = assignment
-    if (report === undefined || !isReportOf(report, assignment)) return this.#again(instance)
-    try {
-      await this.#takeOver(record, assignment, { keepsPlace: false })
-    } catch (error) {
-      if (!isMeshError(error, 'UNPLACEABLE')) throw error
-      this.#parts.log.warn('instance follows an earlier document', {
-        instance,
-        node: record.node,
-        reason: reasonOf(error),
-      })
-    }
-  }
-
-  /** The running instance learns what needs no restart. Where its node does not meet the document any more, it goes to another. */
-  async #takeOver(
-    record: AssignmentRecord,
-    assignment: Assignment,
-    { keepsPlace }: { keepsPlace: boolean },
-  ): Promise<Outcome> {
-    const { instance } = assignment
-    if (isFinished(record)) {
-      this.#dispatch.change(instance, { assignment })
-      return { moved: false } // a job that is over is not moved for it
-    }
-    const node = record.node === undefined ? undefined : this.#parts.nodes.alive(record.node)
-    const unsuited =
-      node &&
-      ((await this.#placement.unsuited(node, assignment)) ?? (await this.#dispatch.assign(node, { assignment })))
-    if (unsuited !== undefined && keepsPlace) throw new MeshError('UNPLACEABLE', { reason: unsuited })
-    if (unsuited !== undefined && node !== undefined && record.state === 'running' && !assignment.spec.oneShot) {
-      try {
-        await this.#succession.begin(instance, { where: 'elsewhere', assignment })
-        return { moved: false } // not yet
-      } catch (error) {
-        throw new MeshError('UNPLACEABLE', { reason: nowhereElse(node.id, unsuited, reasonOf(error)) })
-      }
-    }
-    this.#dispatch.change(instance, { assignment })
-    if (node === undefined || unsuited === undefined) return { moved: false } // one that is away learns it when it is back
-    const reason = await this.#placement.place(instance, new Set([node.id]))
-    if (reason === undefined) {
-      this.#dispatch.askToEnd(node, instance)
-      return { moved: true }
-    }
-    if (this.#parts.assignments.get(instance)?.wanted === true) this.#dispatch.change(instance, record) // as it was
-    throw new MeshError('UNPLACEABLE', { reason: nowhereElse(node.id, unsuited, reason) })
-  }
-
-  async #again(id: InstanceId): Promise<void> {
-    const { assignments, nodes } = this.#parts
-    const record = assignments.get(id)
-    const node = record?.node === undefined ? undefined : nodes.alive(record.node)
-    if (record === undefined || !record.wanted) return
-    if (node === undefined) return this.#replace(id)
-    const refusal = await this.#dispatch.assign(node, record)
-    if (refusal === undefined || !nodes.alive(node.id)) return
-    this.#dispatch.askToEnd(node, id)
-    await this.#replace(id, new Set([node.id]))
-  }
-
-  /**
-   * Places an instance whose node is gone or has refused it. What fits nowhere stays with a node that may come back, where it goes on
-   * running for all that is known; else it is handed back to the root. A node that said so when it ended is waited for.
-   */
-  async #replace(id: InstanceId, refusedBy: ReadonlySet<NodeId> = new Set()): Promise<void> {
-    const { assignments, nodes, root, isEnrolled } = this.#parts
-    const before = assignments.get(id)
-    if (before === undefined || !before.wanted) return
-    const former = before.node === undefined || refusedBy.has(before.node) ? undefined : before.node
-    if (former !== undefined && nodes.isExpected(former)) return // it came back
-    if (former !== undefined && nodes.mayReturn(former) === 'announced') return
-    const fencedMs = former === undefined ? undefined : fenceMs(before.assignment.spec)
-    if (former !== undefined && fencedMs !== undefined && nodes.awayMs(former) < fencedMs)
-      return this.#waitForLease(before, fencedMs)
-    const reason = await this.#placement.place(id, refusedBy)
-    const record = assignments.get(id)
-    if (reason === undefined || record === undefined || !record.wanted) return
-    if (former !== undefined && isEnrolled(former)) return this.#stay(record, former, reason)
-    if (root.handBack(record, reason)) {
-      assignments.delete(id)
-      this.#dispatch.announce({ ...record, wanted: false })
-    } else if (record.detail !== reason) this.#dispatch.change(id, { detail: reason })
-  }
-
-  /** It may still run there; `retry` comes back to it. */
-  #waitForLease({ assignment, detail }: AssignmentRecord, fencedMs: number): void {
-    const told = `its node is lost, and its lease there has not surely run out: that takes ${Math.ceil(fencedMs / 1_000)} s`
-    if (detail !== told) this.#dispatch.change(assignment.instance, { detail: told })
-  }
-
-  /** No other node here can take it. The root looks for room in other clusters, unless the node's process may be starting again. */
-  async #stay(record: AssignmentRecord, former: NodeId, reason: string): Promise<void> {
-    const { nodes } = this.#parts
-    const { instance } = record.assignment
-    if (nodes.isExpected(former)) {
-      if (record.node !== undefined) return // it came back, and has said what runs there
-      this.#dispatch.change(instance, { node: former, state: 'placed' })
-      return this.#again(instance)
-    }
-    const detail = `node ${former} was lost, where it may still run; no other can take it: ${reason}`.slice(0, 2_000)
-    const noOtherNode = nodes.mayReturn(former) === undefined ? true : undefined
-    const isSaid = record.state === 'lost' && record.detail === detail
-    const isKnown = isSaid && record.node === former && record.noOtherNode === noOtherNode
-    if (!isKnown) this.#dispatch.change(instance, { node: former, state: 'lost', detail, noOtherNode })
-  }
-
-  /** Its worker could not start it: tried on another node that has room, else on the same one again. */
-  async #recover(id: InstanceId): Promise<void> {
-    const { assignments, nodes } = this.#parts
-    const before = assignments.get(id)
-    const node = before?.node === undefined ? undefined : nodes.alive(before.node)
-    if (before === undefined || node === undefined || !before.wanted || !hasGivenUp(before)) return
-    this.#succession.withdraw(before)
-    if ((await this.#placement.place(id, new Set([node.id]))) === undefined) return this.#dispatch.askToEnd(node, id)
-    const record = assignments.get(id)
-    if (record === undefined || !record.wanted) return
-    this.#dispatch.change(id, { node: node.id, state: 'failed', detail: before.detail, retryAt: undefined })
-    await this.#dispatch.assign(node, assignments.get(id) as AssignmentRecord)
+    this.explanations.close()
   }
 
   async #enqueue<T>(instance: InstanceId, work: () => Promise<T>): Promise<T> {
@@ -484,10 +310,6 @@ export class Scheduler {
       if (!this.#isClosed) this.#parts.log.error('placing an instance failed', { error })
     }
   }
-}
-
-function nowhereElse(node: NodeId, unsuited: string, others: string): string {
-  return `${node}: ${unsuited}; others: ${others}`.slice(0, 1_900)
 }
 
 /** Of the same generation, so that a running instance can take it over. */

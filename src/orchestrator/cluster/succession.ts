@@ -2,12 +2,14 @@ import { MeshError } from '../../core/errors.ts'
 import type { Log } from '../../core/kit/log.ts'
 import type { InstanceId, NodeId } from '../../core/model/ids.ts'
 import { REFUSED_ALREADY } from '../scheduling/filters.ts'
-import { isReportOf, isSameRun, type Assignment, type InstanceReport } from '../spec.ts'
+import { isReportOf, isSameRun, type Assignment, type InstanceReport, type MoveCause } from '../spec.ts'
 import type { AssignmentRecord, Assignments, Successor } from './assignments.ts'
 import type { AssignmentChange, Dispatch } from './dispatch.ts'
+import type { LeasedMoves } from './leased-moves.ts'
 import type { LinkedNode, Nodes } from './nodes.ts'
 import type { Placement } from './placement.ts'
 import type { Publisher } from './publisher.ts'
+import type { RootLink } from './root-link.ts'
 import { asTold, nextRun, withEpoch } from './runs.ts'
 
 export interface SuccessionParts {
@@ -16,6 +18,8 @@ export interface SuccessionParts {
   readonly placement: Placement
   readonly dispatch: Dispatch
   readonly publisher: Publisher
+  readonly root: Pick<RootLink, 'record'>
+  readonly leased: LeasedMoves
   readonly log: Log
 }
 
@@ -26,6 +30,13 @@ export interface ReplaceOptions {
   assignment?: Assignment
   /** Where a second one beside it is impossible, it may be stopped first; `here` only. */
   mayGap?: boolean
+  /** Who wants it, and why. */
+  cause?: MoveCause | undefined
+}
+
+interface Wish {
+  where: 'elsewhere' | { node: NodeId }
+  cause: MoveCause | undefined
 }
 
 /** A node has accepted the successor. */
@@ -51,6 +62,8 @@ const MOST_LEAVING = 8
  *                              └─▶ its node lost, or a move that failed: the one that serves stays
  *
  * On one node the worker switches by itself (worker/slot.ts), and its report says so; between nodes the tables say which one to call.
+ *
+ * What never runs twice (`lease_seconds`) has no successor: leased-moves.ts.
  */
 export class Succession {
   readonly #parts: SuccessionParts
@@ -65,7 +78,7 @@ export class Succession {
    * Resolves when a node has accepted the successor; the switch follows by itself.
    * @throws MeshError UNPLACEABLE with the reason; then nothing has changed
    */
-  async begin(id: InstanceId, { where, assignment, mayGap = false }: ReplaceOptions): Promise<Replaced> {
+  async begin(id: InstanceId, { where, assignment, mayGap = false, cause }: ReplaceOptions): Promise<Replaced> {
     const record = this.#parts.assignments.get(id)
     if (record === undefined || !record.wanted) throw refused('it is not here')
     const { successor } = record
@@ -75,10 +88,11 @@ export class Succession {
     if (next.spec.oneShot) throw refused('a job does not run twice at the same time')
     const isSingle = next.spec.leaseSeconds !== undefined
     if (where === 'here' && isSingle && mayGap) return this.#inPlace(record, next, NEVER_TWICE)
+    if (isSingle && where !== 'here') return this.#withLease(record, next, { where, cause })
     if (isSingle) throw refused(NEVER_TWICE)
     if (where === 'here') return this.#besideIt(record, next, mayGap)
     if (record.node === undefined) throw refused('it has no place yet')
-    return this.#elsewhere(record, next, where)
+    return this.#elsewhere(record, next, { where, cause })
   }
 
   /** True when the report was about a run other than the one that serves: it needs no further attention. */
@@ -91,7 +105,7 @@ export class Succession {
       return true
     }
     if (leaving?.includes(node.id) !== true) return false
-    if (report.state === 'stopped') this.#left(report.instance, node.id)
+    if (report.state === 'stopped') this.#drained(report.instance, node.id)
     return true
   }
 
@@ -108,7 +122,7 @@ export class Succession {
   takesOver(record: AssignmentRecord): boolean {
     const { successor, assignment, node } = record
     if (successor === undefined || successor.node === node) return false
-    const { state, detail, restarts } = successor
+    const { state, detail, restarts, cause } = successor
     this.#parts.log.info('successor serves: the instance it was to replace is gone', { instance: assignment.instance })
     this.#parts.dispatch.change(assignment.instance, {
       assignment: successor.assignment,
@@ -117,6 +131,7 @@ export class Succession {
       detail,
       restarts,
       retryAt: undefined,
+      cause,
       ...NO_SUCCESSOR,
     })
     return true
@@ -171,6 +186,13 @@ export class Succession {
     for (const timer of this.#handingOver.values()) clearTimeout(timer)
   }
 
+  async #withLease(record: AssignmentRecord, next: Assignment, { where, cause }: Wish): Promise<Replaced> {
+    const to = where === 'elsewhere' ? undefined : where.node
+    const begun = await this.#parts.leased.begin(record, next, { to, cause })
+    if ('refused' in begun) throw refused(begun.refused)
+    return { ...begun, gap: NEVER_TWICE }
+  }
+
   /** The same successor, with a newer document that a running one takes over. */
   async #renew(record: AssignmentRecord, successor: Successor, assignment: Assignment): Promise<Replaced> {
     const { dispatch, nodes } = this.#parts
@@ -208,12 +230,8 @@ export class Succession {
     return { node, gap }
   }
 
-  async #elsewhere(
-    record: AssignmentRecord,
-    next: Assignment,
-    where: 'elsewhere' | { node: NodeId },
-  ): Promise<Replaced> {
-    const { assignments, placement, dispatch } = this.#parts
+  async #elsewhere(record: AssignmentRecord, next: Assignment, { where, cause }: Wish): Promise<Replaced> {
+    const { assignments, placement, dispatch, root } = this.#parts
     const { instance } = next
     const refusals = new Map<NodeId, string>([[record.node as NodeId, REFUSED_ALREADY]])
     for (;;) {
@@ -222,26 +240,27 @@ export class Succession {
       const now = assignments.get(instance)
       if (now === undefined || !now.wanted || now.node !== record.node) throw refused('it has changed meanwhile')
       const { node } = choice
-      this.#supersede(now, node.id, next)
+      this.#supersede(now, node.id, next, cause)
       const refusal = await dispatch.assign(node, { assignment: next }, 'beside')
       if (refusal === undefined) {
         choice.keep(instance)
         return { node: node.id }
       }
       dispatch.change(instance, NO_SUCCESSOR)
+      root.record({ what: 'refused', instance, node: node.id, why: refusal })
       refusals.set(node.id, refusal)
     }
   }
 
   /** The record has this successor, and no longer the one before it, if there was one. */
-  #supersede(record: AssignmentRecord, node: NodeId, assignment: Assignment): void {
+  #supersede(record: AssignmentRecord, node: NodeId, assignment: Assignment, cause?: MoveCause): void {
     const { successor } = record
     const isReplacedThere = node === record.node && successor?.node === node // the worker ends it
     if (successor !== undefined && !isReplacedThere) this.#end(successor, record.node)
     this.#stopHandover(assignment.instance, node) // an earlier run that still leaves there goes by itself
     this.#left(assignment.instance, node)
     this.#parts.dispatch.change(assignment.instance, {
-      successor: { node, assignment, state: 'placed', restarts: 0 },
+      successor: { node, assignment, state: 'placed', restarts: 0, ...(cause === undefined ? {} : { cause }) },
     })
   }
 
@@ -265,6 +284,7 @@ export class Succession {
       restarts,
       retryAt: undefined,
       noOtherNode: undefined,
+      cause: successor.cause,
       leaving: [...others, before].slice(-MOST_LEAVING),
       ...NO_SUCCESSOR,
     })
@@ -292,7 +312,7 @@ export class Succession {
     const node = this.#parts.nodes.alive(id)
     if (node === undefined || this.#handingOver.has(`${instance} ${id}`)) return
     node.link.request('withdraw', { instance }).then(
-      ({ ended }) => ended && this.#left(instance, id),
+      ({ ended }) => ended && this.#drained(instance, id),
       (error: unknown) => this.#parts.log.warn('instance not withdrawn yet', { instance, node: id, error }),
     )
   }
@@ -300,6 +320,13 @@ export class Succession {
   #stopHandover(instance: InstanceId, node: NodeId): void {
     clearTimeout(this.#handingOver.get(`${instance} ${node}`))
     this.#handingOver.delete(`${instance} ${node}`)
+  }
+
+  #drained(instance: InstanceId, node: NodeId): void {
+    const { assignments, root } = this.#parts
+    if (assignments.get(instance)?.leaving?.includes(node) !== true) return
+    this.#left(instance, node)
+    root.record({ what: 'drained', instance, node, why: 'its earlier run there has ended' })
   }
 
   #left(instance: InstanceId, node: NodeId): void {
@@ -326,7 +353,7 @@ export class Succession {
   }
 }
 
-const NEVER_TWICE = 'it has lease_seconds: no second run of it starts beside it'
+const NEVER_TWICE = 'it has lease_seconds: no second run of it starts beside it, so it is stopped first'
 
 const NO_SUCCESSOR = { successor: undefined }
 

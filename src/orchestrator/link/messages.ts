@@ -6,6 +6,7 @@ import {
   Amount,
   AssignmentOf,
   CapacityOf,
+  Cause,
   ChangeOf,
   CoordinateOf,
   Csr,
@@ -250,6 +251,8 @@ const LocatedReport = Type.Object({
   also: Type.Optional(many(NodeIdText, MOST_ALSO)),
   /** Which constraint it does not keep to, and what is done about it; for people. */
   violation: Type.Optional(text(500)),
+  /** Who wanted it to move to its node, and why. */
+  cause: Type.Optional(Cause),
 })
 export type LocatedReport = Static<typeof LocatedReport>
 
@@ -399,6 +402,7 @@ export const clusterToRoot = {
         instance: InstanceIdText,
         /** Because of a constraint that it does not keep to: that is damped. */
         isViolation: Type.Optional(Type.Boolean()),
+        cause: Type.Optional(Cause),
       }),
       Type.Object({ cluster: text(63), node: Type.Optional(NodeIdText) }),
       20_000,
@@ -498,6 +502,7 @@ export const rootToCluster = {
         instance: InstanceIdText,
         to: Type.Optional(NodeIdText),
         elsewhere: Type.Optional(Type.Boolean()),
+        cause: Type.Optional(Cause),
       }),
       Type.Object({ node: NodeIdText, epoch: Seq, gap: Type.Optional(text(2_000)) }),
       15_000,

@@ -8,6 +8,7 @@ import type { NodeReach } from '../../core/model/node.ts'
 import type { Service } from '../../core/model/service.ts'
 import {
   CONSTRAINT_TYPES,
+  MOVERS,
   REPLACEMENTS,
   TOPOLOGIES,
   type Assignment,
@@ -232,7 +233,7 @@ export const Spec = as<ServiceSpec>(
     schedule: Type.Optional(
       Type.Object({
         cron: text(256),
-        concurrency: Type.Optional(Type.Literal('replace')),
+        concurrency: Type.Optional(Type.Enum(['replace', 'allow'])),
         startWithinSeconds: Type.Optional(amount()),
       }),
     ),
@@ -288,6 +289,9 @@ export const AssignmentOf = as<Assignment>(
     epoch: Type.Optional(Seq),
   }),
 )
+
+/** Who wants an instance to move, and why. */
+export const Cause = Type.Object({ by: Type.Enum([...MOVERS]), why: text(500) })
 
 export const ReplacementWord = as<Replacement>(Type.Enum([...REPLACEMENTS]))
 

@@ -10,9 +10,11 @@ import type { ServiceSpec } from '../spec.ts'
 import { linkedNode, type NodePath } from './api-clusters.ts'
 import type { ApiContext, Id } from './api-context.ts'
 import { servingOf } from './former-place.ts'
+import { hasEnded } from './rollout.ts'
 import { jsonRows } from './json-rows.ts'
 import type { InstanceRecord, ServiceRecord } from './root-store.ts'
 
+const MIGRATED = { by: 'user', why: 'it was migrated' } as const
 const closed = { additionalProperties: false }
 const readMigrate = reader(Type.Object({ to: Type.Optional(NodeIdText) }, closed))
 const readDrain = reader(
@@ -34,17 +36,26 @@ export function moveRoutes(app: App, context: ApiContext): void {
     const { record, service, cluster } = placed(params.id, context)
     checkMoves(record, service.spec, to)
     clusters.require(cluster) // of one whose cluster is away nobody could end the run that is there
-    const { node, epoch } =
+    const { node, epoch, gap } =
       to !== undefined && clusterOf(to) !== cluster
         ? await toOtherCluster(record, to, context)
         : await within(cluster, record, to, context)
     const keeps = whatStays(service.spec)
-    return { instance: record.id, from: record.node?.id, node, epoch, ...(keeps === undefined ? {} : { keeps }) }
+    return {
+      instance: record.id,
+      from: record.node?.id,
+      node,
+      epoch,
+      ...(gap === undefined ? {} : { gap }),
+      ...(keeps === undefined ? {} : { keeps }),
+    }
   })
 
   app.post<Id>('/instances/:id/restart', async ({ params }) => {
     const { record, service, cluster } = placed(params.id, context)
     checkIsOurs(service.spec)
+    if (service.spec.oneShot && !hasEnded(record, service))
+      throw new MeshError('UNPLACEABLE', { job: record.id, reason: 'its run has not ended' })
     const { node, epoch, gap } = await clusters
       .require(cluster)
       .link.request('instance.replace', { instance: record.id })
@@ -109,6 +120,8 @@ interface MovesTo {
   node: NodeId | undefined
   /** Of the run there; the cluster counts. */
   epoch: number
+  /** Why it is stopped first. */
+  gap?: string | undefined
 }
 
 /** To a node of its own cluster; where none is named and none has room, to another cluster. @throws MeshError UNPLACEABLE with the reasons */
@@ -118,7 +131,7 @@ async function within(
   to: NodeId | undefined,
   context: ApiContext,
 ): Promise<MovesTo> {
-  const where = to === undefined ? { elsewhere: true } : { to }
+  const where = { ...(to === undefined ? { elsewhere: true } : { to }), cause: MIGRATED }
   const { link } = context.clusters.require(cluster)
   try {
     return await link.request('instance.replace', { instance: record.id, ...where })
@@ -137,8 +150,8 @@ async function within(
 /** @throws MeshError UNPLACEABLE, CLUSTER_UNKNOWN, NODE_UNKNOWN, LINK_CLOSED */
 async function toOtherCluster({ id }: InstanceRecord, to: NodeId | undefined, context: ApiContext): Promise<MovesTo> {
   if (to !== undefined) linkedNode({ cluster: clusterOf(to), node: to.slice(to.indexOf('/') + 1) }, context)
-  const { node } = await context.reconciler.moves.begin(id, { to })
-  return { node, epoch: 0 } // each cluster counts its own
+  const { node, gap } = await context.reconciler.moves.begin(id, { to, cause: MIGRATED })
+  return { node, gap, epoch: 0 } // each cluster counts its own
 }
 
 function checkIsOurs({ runtime, code }: ServiceSpec): void {

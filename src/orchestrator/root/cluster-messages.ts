@@ -34,6 +34,7 @@ export interface ClusterMessagesParts {
   log: Log
 }
 
+const EARLIER_RUN_ENDED = 'its earlier run there has ended'
 const LINK_DOWN = 'its control link is down'
 
 /** What the root does when one of its clusters sends something, comes or goes. */
@@ -74,11 +75,11 @@ export class ClusterMessages implements ClusterListener {
         const record = vips.at(vip)
         return record === undefined ? {} : { key: interestOf(record.service) }
       },
-      'instance.relocate': async ({ instance, isViolation }) => {
+      'instance.relocate': async ({ instance, isViolation, cause }) => {
         const record = store.instances.get(instance)
         if (record?.cluster !== name && record?.former?.cluster !== name)
           throw new MeshError('INSTANCE_UNKNOWN', { instance, reason: `the root does not have it in ${name}` })
-        const { cluster, node } = await this.#parts.reconciler.moves.begin(instance, { isViolation })
+        const { cluster, node } = await this.#parts.reconciler.moves.begin(instance, { isViolation, cause })
         return { cluster, ...(node === undefined ? {} : { node }) }
       },
       'certificate.renew': async ({ csr }) => ({ chain: await issuer.renew(name, csr) }),
@@ -142,7 +143,8 @@ export class ClusterMessages implements ClusterListener {
     const { store, clock, events } = this.#parts
     if (!isEventWord(what) || clusterOf(node) !== cluster) return
     if (instance !== undefined && store.instances.get(instance)?.cluster !== cluster) return
-    events.record({ what, by: 'cluster', node, instance, why, at: Math.max(0, clock.wall() - agoMs) })
+    const by = what === 'refused' ? 'worker' : 'cluster'
+    events.record({ what, by, node, instance, why, at: Math.max(0, clock.wall() - agoMs) })
   }
 
   /** Under the cluster's own name, whatever it says: a cluster speaks only of its own nodes. */
@@ -229,21 +231,23 @@ export class ClusterMessages implements ClusterListener {
   #hasLeft({ id, drainsOn }: InstanceRecord, cluster: string): boolean {
     if (drainsOn === undefined || clusterOf(drainsOn) !== cluster) return false
     changeInstance(id, { drainsOn: undefined }, this.#parts)
+    this.#parts.events.record({ instance: id, node: drainsOn, what: 'drained', by: 'cluster', why: EARLIER_RUN_ENDED })
     return true
   }
 
   /** True when tables must show the change. */
   #takeReport(record: InstanceRecord, located: LocatedReport): boolean {
-    const { report, node, noOtherNode, successor, also, violation } = located
+    const { report, node, noOtherNode, successor, also, violation, cause } = located
     const { store, clock, events } = this.#parts
     if (!record.wanted && report.state === 'stopped') {
-      deleteInstance(record.id, this.#parts)
+      this.#delete(record.id)
       return true
     }
+    if (report.state === 'stopped' && this.#parts.reconciler.moves.leased.hasEnded(record.id)) return true
     const generation = this.#generationOf(record, located)
     if (generation === undefined) return false
     const { state, detail, restarts, retryInMs, epoch } = report
-    const { cluster: _cluster, ...rest } = withoutReported(record)
+    const { cluster: _cluster, movesTo, ...rest } = withoutReported(record)
     const changed: InstanceRecord = {
       ...rest,
       generation,
@@ -260,10 +264,11 @@ export class ClusterMessages implements ClusterListener {
       ...(also === undefined ? {} : { also }),
       ...(record.gap === undefined || state === 'running' ? {} : { gap: record.gap }),
       ...(violation === undefined ? {} : { violation }),
+      ...(movesTo?.leaves === record.cluster ? { movesTo } : {}),
     }
     store.instances.put(record.id, changed)
     this.#takeRun(changed)
-    for (const event of eventsOf(record, changed)) events.record(event)
+    for (const event of eventsOf(record, changed, { cause })) events.record(event)
     if (runsAtFormer(changed)) this.#parts.reconciler.moves.heard(changed)
     const shown = ({ state, node, also }: InstanceRecord) => JSON.stringify([state, node, also])
     return shown(record) !== shown(changed)
@@ -275,7 +280,7 @@ export class ClusterMessages implements ClusterListener {
     const service = store.services.get(record.service)
     if (service?.spec.oneShot !== true) return
     const before = store.runs.get(record.id) ?? []
-    const runs = runsAfter(before, record, { service, at: clock.wall() })
+    const runs = runsAfter(before, record, { service: { run: record.asked ?? service.run }, at: clock.wall() })
     if (runs !== before) store.runs.put(record.id, runs)
   }
 
@@ -301,7 +306,12 @@ export class ClusterMessages implements ClusterListener {
   /** The instance has lost its place; one that is no longer wanted is gone. */
   #unplace(record: InstanceRecord): void {
     if (record.wanted) changeInstance(record.id, refusedOf(record), this.#parts)
-    else deleteInstance(record.id, this.#parts)
+    else this.#delete(record.id)
+  }
+
+  #delete(id: InstanceId): void {
+    deleteInstance(id, this.#parts)
+    this.#parts.reconciler.forgotten(id)
   }
 }
 

@@ -1,5 +1,6 @@
 import type { LocatedReport } from '../link/messages.ts'
 import { MOST_ALSO } from '../link/schemas.ts'
+import type { MoveCause } from '../spec.ts'
 import type { FormerPlace, InstanceChange, InstanceRecord, ServiceRecord } from './root-store.ts'
 
 /*
@@ -59,15 +60,21 @@ const NOWHERE = {
 }
 
 /** The record while `cluster` is asked to take it. */
-export function askedOf(record: InstanceRecord, cluster: string, as: Pick<ServiceRecord, 'generation' | 'revision'>) {
-  const former = record.former ?? placeOf(record)
-  const { generation, revision } = as
+export function askedOf(
+  record: InstanceRecord,
+  cluster: string,
+  { generation, revision, cause }: Pick<ServiceRecord, 'generation' | 'revision'> & { cause?: MoveCause | undefined },
+) {
+  const place = record.former ?? placeOf(record)
+  const former = place === undefined || cause === undefined ? place : { ...place, cause }
   return { ...NOWHERE, cluster, generation, revision, state: 'placed', former } satisfies InstanceChange
 }
 
 /** The record when the cluster that was asked does not have it. */
-export function refusedOf({ former }: InstanceRecord): InstanceChange {
-  return former === undefined ? { ...NOWHERE, state: 'requested' } : { ...NOWHERE, ...former }
+export function refusedOf({ former }: { former?: FormerPlace | undefined }): InstanceChange {
+  if (former === undefined) return { ...NOWHERE, state: 'requested' }
+  const { cause: _cause, ...place } = former
+  return { ...NOWHERE, ...place }
 }
 
 /** More are of no use to anybody who looks. */

@@ -33,6 +33,21 @@ export function applyRecordSteps(id: ServiceId, steps: readonly Step[], parts: R
   })
 }
 
+/** Beyond its replicas, for a run of a job beside others (jobs/slots.ts). */
+export function addFurther(service: ServiceId, ordinals: readonly number[], parts: RecordParts): void {
+  const { store, vips } = parts
+  if (ordinals.length === 0) return
+  const replicas = store.services.get(service)?.spec.replicas ?? 0
+  changeStore(parts, () => {
+    for (const ordinal of ordinals) {
+      createInstance(service, ordinal, parts)
+      ensureInstanceVips(service, ordinal, vips)
+      const record = store.instances.get(instanceId(service, ordinal))
+      if (record !== undefined && ordinal >= replicas) store.instances.put(record.id, { ...record, isFurther: true })
+    }
+  })
+}
+
 /** Tells what the change means (`why`, for people). Returns the record as it is now; `undefined` when there is none. */
 export function changeInstance(
   id: InstanceId,
@@ -44,7 +59,7 @@ export function changeInstance(
   if (record === undefined) return undefined
   const changed = { ...record, ...change, changedAt: clock.wall() } as InstanceRecord
   store.instances.put(id, changed) // keys that are undefined now are not written
-  for (const event of eventsOf(record, changed, why)) events.record(event)
+  for (const event of eventsOf(record, changed, { why })) events.record(event)
   return changed
 }
 

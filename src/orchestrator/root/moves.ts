@@ -3,11 +3,13 @@ import type { Clock } from '../../core/kit/clock.ts'
 import type { Log } from '../../core/kit/log.ts'
 import { clusterOf, type InstanceId, type NodeId, type ServiceId } from '../../core/model/ids.ts'
 import { groupsOf, mayMoveAt } from '../scheduling/compliance.ts'
+import type { MoveCause } from '../spec.ts'
 import { whyImmobile } from '../scheduling/mobility.ts'
 import type { Clusters } from './clusters.ts'
 import type { EventSink } from './events/event.ts'
 import { refusedOf, runsAtFormer } from './former-place.ts'
 import { changeInstance } from './instance-records.ts'
+import { LeasedMoves } from './leased-moves.ts'
 import type { Placing } from './placing.ts'
 import { HOPELESS_RESTARTS, limitsOf } from './rollout.ts'
 import type { InstanceRecord, RootStore, ServiceRecord } from './root-store.ts'
@@ -30,12 +32,16 @@ export interface MovesTo {
   cluster: string
   /** Absent where its cluster has not said so yet. */
   node?: NodeId | undefined
+  /** Why it is stopped first. */
+  gap?: string | undefined
 }
 
 export interface MoveOptions {
   to?: NodeId | undefined
   /** Because of a constraint: the next such move is some time later (scheduling/compliance.ts). */
   isViolation?: boolean | undefined
+  /** Who wants it, and why. */
+  cause?: MoveCause | undefined
 }
 
 /** Moves of an instance that are remembered. */
@@ -54,15 +60,19 @@ export class Moves {
   /** Since when those that move have done so, by the monotonic clock; a root that starts again begins to wait anew. */
   readonly #since = new Map<InstanceId, number>()
 
+  /** Of what never runs twice. */
+  readonly leased: LeasedMoves
+
   constructor(parts: MovesParts) {
     this.#parts = parts
+    this.leased = new LeasedMoves(parts)
   }
 
   /**
    * It starts in another cluster, on the node `to` if given. Resolves when that has accepted; one that moves already goes on.
    * @throws MeshError UNPLACEABLE with the reason; then nothing has changed
    */
-  async begin(id: InstanceId, { to, isViolation = false }: MoveOptions = {}): Promise<MovesTo> {
+  async begin(id: InstanceId, { to, isViolation = false, cause }: MoveOptions = {}): Promise<MovesTo> {
     const { store, placing, alone, touch, log } = this.#parts
     const service = store.instances.get(id)?.service ?? ''
     const placed = await alone(service, async () => {
@@ -70,8 +80,10 @@ export class Moves {
       if (under !== undefined && (to === undefined || clusterOf(to) === under.cluster)) return under
       this.#check(id)
       if (isViolation) this.#checkRest(id)
-      const from = store.instances.get(id)?.cluster
-      const outcome = await placing.place(id, to)
+      const record = store.instances.get(id)
+      if (record !== undefined && isLeased(record, store)) return this.leased.begin(record, { to, cause })
+      const from = record?.cluster
+      const outcome = await placing.place(id, { only: to, cause })
       if (outcome.kind === 'nowhere') throw refused(id, outcome.reason)
       if (outcome.kind === 'over') throw refused(id, 'it has changed meanwhile')
       if (isViolation) this.#moved(id)
@@ -79,7 +91,8 @@ export class Moves {
       return outcome
     })
     touch(service) // from now on it is followed
-    return { cluster: placed.cluster, node: placed.node }
+    const { cluster, node } = placed
+    return { cluster, node, gap: 'gap' in placed ? placed.gap : undefined }
   }
 
   /** Looks at those that move: it may be taking too long, or the other cluster be lost. */
@@ -88,6 +101,7 @@ export class Moves {
     const { progressMs } = limitsOf(service.spec)
     for (const record of instances) {
       const { id, cluster } = record
+      this.leased.goOn(record)
       if (!runsAtFormer(record) || cluster === undefined) {
         this.#since.delete(id)
         continue
@@ -165,7 +179,12 @@ export class Moves {
     if (record.cluster === undefined) throw refused(id, 'it has no place yet')
     if (record.successor !== undefined) throw refused(id, 'a newer run of it starts: try again when that serves')
     if (record.former !== undefined) throw refused(id, `it is on its way to ${record.cluster}`)
+    if (record.movesTo !== undefined) throw refused(id, `it moves already: it ends in ${record.movesTo.leaves} first`)
   }
+}
+
+function isLeased({ service }: InstanceRecord, store: RootStore): boolean {
+  return store.services.get(service)?.spec.leaseSeconds !== undefined
 }
 
 function refused(instance: InstanceId, reason: string): MeshError {

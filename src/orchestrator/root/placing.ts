@@ -11,11 +11,13 @@ import { KeptDecisions } from '../scheduling/kept-decisions.ts'
 import type { PlacementRequest } from '../scheduling/placement-request.ts'
 import { reasonsText, schedule, type Rules } from '../scheduling/schedule.ts'
 import { clusterCandidate } from '../scheduling/summary.ts'
-import type { Assignment, ServiceSpec } from '../spec.ts'
+import type { Assignment, MoveCause, ServiceSpec } from '../spec.ts'
 import { ClusterRequests } from './cluster-requests.ts'
 import { askedOf, leftBy, refusedOf, runsAtFormer } from './former-place.ts'
 import { changeInstance } from './instance-records.ts'
 import { requestFor } from './placement-facts.ts'
+import { belongs } from './jobs/slots.ts'
+import { assignedGeneration } from './rollout.ts'
 import type { Clusters } from './clusters.ts'
 import type { EventSink } from './events/event.ts'
 import type { InstanceChange, InstanceRecord, RootStore } from './root-store.ts'
@@ -50,13 +52,20 @@ export class Placing {
   readonly #parts: PlacingParts
   readonly #refusals = new Map<InstanceId, Map<string, number>>()
   /** Why instances are in their clusters. */
-  readonly decisions = new KeptDecisions()
+  readonly decisions: KeptDecisions
   /** Why the service that was looked at last fits nowhere. */
   #told: { spec: ServiceId; until: number; text: string } | undefined
   #isClosed = false
 
   constructor(parts: PlacingParts) {
     this.#parts = parts
+    const { store, clock } = parts
+    this.decisions = new KeptDecisions({
+      saved: store.decisions,
+      together: (work) => store.database.transaction(work),
+      clock,
+      isThere: (id) => store.instances.get(id) !== undefined,
+    })
   }
 
   close(): void {
@@ -79,14 +88,17 @@ export class Placing {
    * Asks the clusters in the order that `schedule` gives, until one accepts: any but the one that has it, or with `only` the one of that
    * node, for that node.
    */
-  async place(id: InstanceId, only?: NodeId): Promise<Placed> {
+  async place(
+    id: InstanceId,
+    { only, cause }: { only?: NodeId | undefined; cause?: MoveCause | undefined } = {},
+  ): Promise<Placed> {
     const { store, clock, metrics, events, log } = this.#parts
     const refusals = new Map<string, string>()
     for (;;) {
       const record = store.instances.get(id)
       const service = record && store.services.get(record.service)
       if (record === undefined || service === undefined || !record.wanted) return OVER
-      if (this.#isClosed || record.ordinal >= service.spec.replicas) return OVER // scaled down since the plan
+      if (this.#isClosed || !belongs(record, service.spec)) return OVER // scaled down since the plan
       const end = metrics.placementSeconds.startTimer()
       const refusedBy = new Set([...(only === undefined ? this.#refusedBy(id) : []), ...refusals.keys()])
       const request = this.#request(service.spec, id, refusedBy)
@@ -103,7 +115,7 @@ export class Placing {
         return OVER
       }
       const cluster = decision.candidate.id
-      const outcome = await this.#delegate(record, cluster, only)
+      const outcome = await this.#delegate(record, cluster, { only, cause })
       metrics.placements.labels(outcome.kind).inc()
       if (outcome.kind === 'placed') {
         this.decisions.keep(id, decision, { rules: this.#parts.rules, request, candidates, at: clock.wall() })
@@ -113,6 +125,18 @@ export class Placing {
       events.record({ instance: id, cluster, what: 'refused', by: 'cluster', why: outcome.reason })
       refusals.set(cluster, outcome.reason)
     }
+  }
+
+  /** Which other cluster would be asked first for it, or for it on the node `only`; as far as the root knows. */
+  preview(record: InstanceRecord, only: NodeId | undefined): { cluster: string } | { reason: string } {
+    const { store, rules } = this.#parts
+    const service = store.services.get(record.service)
+    if (service === undefined) return { reason: 'it was deleted' }
+    const request = this.#request(service.spec, record.id, new Set())
+    const candidates = this.#candidates(record).filter((each) => only === undefined || each.id === clusterOf(only))
+    const decision = schedule(request, candidates, rules)
+    if (decision.kind === 'placed') return { cluster: decision.candidate.id }
+    return { reason: whyNot(decision.reasons, new Map(), only) }
   }
 
   hasRoomElsewhere(record: InstanceRecord): boolean {
@@ -146,16 +170,17 @@ export class Placing {
   async #delegate(
     record: InstanceRecord,
     name: string,
-    only: NodeId | undefined,
+    { only, cause }: { only: NodeId | undefined; cause: MoveCause | undefined },
   ): Promise<{ kind: 'placed'; node?: NodeId | undefined } | { kind: 'refused'; reason: string }> {
     const { store, clusters, requests } = this.#parts
     const { id } = record
     const service = store.services.get(record.service)
     const cluster = clusters.linked(name)
     if (service === undefined || cluster === undefined) return { kind: 'refused', reason: 'its link is down' }
-    const { generation, spec, revision = 0 } = service
+    const { spec, revision = 0 } = service
+    const generation = assignedGeneration(record, service)
     // written before the request: after a crash in between, the cluster's hello settles where the instance is
-    this.#change(id, askedOf(record, name, service))
+    this.#change(id, askedOf(record, name, { generation, revision, cause }))
     clusters.subscribe(name, [interestOf(service.id)])
     clusters.ask(name, id, demandOf(spec))
     const assignment: Assignment = { instance: id, ordinal: record.ordinal, spec, generation, revision }

@@ -1,5 +1,6 @@
 import type { InstanceId } from '../../core/model/ids.ts'
 import { runsAtFormer } from './former-place.ts'
+import { belongs } from './jobs/slots.ts'
 import { hasEnded, isOld, nextUpdates, type NextUpdate } from './rollout.ts'
 import type { InstanceRecord, ServiceRecord } from './root-store.ts'
 
@@ -59,8 +60,9 @@ export function plan(
   const updateOf = new Map(updates.map(({ record, how }) => [record.id, how]))
   for (const record of instances) {
     const how = updateOf.get(record.id)
-    if (record.wanted && record.ordinal >= replicas) steps.push({ kind: 'retire', id: record.id })
-    if (!record.wanted || record.ordinal >= replicas) steps.push(...ending(record, conditions))
+    const isOurs = service !== undefined && belongs(record, service.spec)
+    if (record.wanted && !isOurs) steps.push({ kind: 'retire', id: record.id })
+    if (!record.wanted || !isOurs) steps.push(...ending(record, conditions))
     else if (needsPlace(record, service, conditions))
       steps.push(why === undefined ? { kind: 'place', id: record.id } : { kind: 'wait', id: record.id, why })
     else if (how !== undefined && record.cluster !== undefined)
@@ -79,10 +81,11 @@ export function isSettled(
 ): boolean {
   if (service === undefined) return instances.length === 0
   return (
-    instances.length === service.spec.replicas &&
+    instances.filter(({ ordinal }) => ordinal < service.spec.replicas).length === service.spec.replicas &&
     instances.every(
       (record) =>
         record.wanted &&
+        belongs(record, service.spec) &&
         (record.cluster !== undefined || isIdle(record, service)) &&
         record.noOtherNode === undefined &&
         (record.cluster === undefined || isUp(record.cluster)) &&
@@ -90,6 +93,7 @@ export function isSettled(
         !isBehind(record, service) &&
         record.successor === undefined &&
         record.former === undefined &&
+        record.movesTo === undefined &&
         record.gap === undefined,
     )
   )

@@ -12,6 +12,7 @@ import { requestFor } from './placement-facts.ts'
 import { whyGap } from './rollout.ts'
 import { idOf } from './submission.ts'
 import { whyNowhere } from './unplaceable.ts'
+import { belongs } from './jobs/slots.ts'
 
 /** What a document would change about one service, and what would come of it. */
 export interface PreviewedService {
@@ -44,7 +45,7 @@ async function previewOne(change: ServiceChange, context: ApiContext): Promise<P
   const there = store.instancesOf(id).filter(({ wanted }) => wanted)
   const spec = 'spec' in change ? change.spec : change.kind === 'unchanged' ? before?.spec : undefined
   const replicas = spec?.replicas ?? 0
-  const staying = there.filter(({ ordinal }) => ordinal < replicas).length
+  const staying = there.filter((record) => spec !== undefined && belongs(record, spec)).length
   const effect = change.kind === 'updated' ? change.effect : 'none'
   const gap = whyGap(change, before, there)
   const fields = change.kind === 'updated' && before !== undefined ? changedFields(before.spec, change.spec) : []

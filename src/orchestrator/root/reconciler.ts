@@ -12,7 +12,7 @@ import { ClusterRequests } from './cluster-requests.ts'
 import type { Clusters } from './clusters.ts'
 import { EntryPublisher } from './entry-publisher.ts'
 import type { EventSink } from './events/event.ts'
-import { applyRecordSteps, changeInstance, deleteInstance } from './instance-records.ts'
+import { addFurther, applyRecordSteps, changeInstance, deleteInstance } from './instance-records.ts'
 import { Jobs } from './jobs/jobs.ts'
 import { Moves } from './moves.ts'
 import { Placing } from './placing.ts'
@@ -65,7 +65,7 @@ export class Reconciler {
   constructor(parts: ReconcilerParts) {
     this.#parts = parts
     this.updates = new Updates(parts)
-    this.jobs = new Jobs(parts)
+    this.jobs = new Jobs({ ...parts, addInstances: (service, ordinals) => addFurther(service, ordinals, parts) })
     this.#work = new SlicedWork({
       together: (slice) => parts.store.database.transaction(slice),
       onFailure: (error) => parts.log.error('reconciling services failed', { error }),
@@ -146,6 +146,7 @@ export class Reconciler {
     this.#publisher.close()
     this.#work.clear()
     await this.#work.onIdle()
+    this.placing.decisions[Symbol.dispose]()
   }
 
   /** What tables show of a service has changed: sent to the clusters that asked, but for the one that has said so itself. */
@@ -162,7 +163,7 @@ export class Reconciler {
     else this.#waiting.delete(id)
     if (steps.some(({ kind }) => kind === 'create' || kind === 'retire' || kind === 'forget')) {
       applyRecordSteps(id, steps, this.#parts)
-      for (const step of steps) if (step.kind === 'forget') this.#forgotten(step.id)
+      for (const step of steps) if (step.kind === 'forget') this.forgotten(step.id)
       this.publish(id)
       return this.touch(id) // the next pass places what was created
     }
@@ -204,10 +205,11 @@ export class Reconciler {
 
   #drop(id: InstanceId): void {
     deleteInstance(id, this.#parts)
-    this.#forgotten(id)
+    this.forgotten(id)
   }
 
-  #forgotten(id: InstanceId): void {
+  /** Its record was deleted. */
+  forgotten(id: InstanceId): void {
     this.placing.forget(id)
     this.moves.forget(id)
   }
@@ -222,7 +224,7 @@ export class Reconciler {
 
   async #execute(step: Step): Promise<void> {
     const { clusters, log } = this.#parts
-    if (step.kind === 'place') return void (await this.placing.place(step.id))
+    if (step.kind === 'place') return this.moves.leased.place(step.id)
     if (step.kind === 'wait') return this.#wait(step.id, step.why)
     if (step.kind === 'update') {
       const record = this.#parts.store.instances.get(step.id)

@@ -82,9 +82,8 @@ function nextRuns(
   instances: readonly InstanceRecord[],
   mayRun: (record: InstanceRecord) => boolean,
 ): NextUpdate[] {
-  const wanted = instances.filter((record) => record.wanted && record.ordinal < service.spec.replicas)
-  return wanted.flatMap((record) =>
-    isOld(record, service) && mayRun(record) ? [{ record, how: 'stop-first' as const }] : [],
+  return instances.flatMap((record) =>
+    record.wanted && isOld(record, service) && mayRun(record) ? [{ record, how: 'stop-first' as const }] : [],
   )
 }
 
@@ -108,8 +107,19 @@ export function whyGap(
 /** Of an earlier generation, and not told of the newest yet. A job with a schedule takes a newer document with its next run. */
 export function isOld(record: InstanceRecord, service: ServiceRecord | undefined): boolean {
   if (service === undefined || record.isIdle === true) return false
-  const { spec, run, generation } = service
-  return record.generation < (spec.schedule === undefined ? generation : (run?.generation ?? 0))
+  return record.generation < dueGeneration(record, service)
+}
+
+/** What it is to run. Where runs of a job may overlap, each instance has its own. */
+export function dueGeneration({ asked }: InstanceRecord, { spec, run, generation }: ServiceRecord): number {
+  const { schedule } = spec
+  if (schedule === undefined) return generation
+  return (schedule.concurrency === 'allow' ? asked : run)?.generation ?? 0
+}
+
+/** What its cluster is told: the newest document, as the run that it was given. */
+export function assignedGeneration(record: InstanceRecord, service: ServiceRecord): number {
+  return service.spec.schedule?.concurrency === 'allow' ? dueGeneration(record, service) : service.generation
 }
 
 /** A job that is over, well or not: it is not placed again. */

@@ -6,7 +6,8 @@ import type { InstanceId, NodeId, ServiceId } from '../../core/model/ids.ts'
 import type { InstanceState } from '../../core/model/instance.ts'
 import type { NodeReach } from '../../core/model/node.ts'
 import type { VipIndex } from '../../core/model/service.ts'
-import type { ServiceSpec, SuccessorReport } from '../spec.ts'
+import type { KeptDecision } from '../scheduling/kept-decisions.ts'
+import type { MoveCause, ServiceSpec, SuccessorReport } from '../spec.ts'
 import type { NodeRow } from '../link/messages.ts'
 import type { EnrolmentRecord } from './revocation-register.ts'
 
@@ -55,6 +56,10 @@ export interface InstanceRecord {
   state: InstanceState
   /** Of a job with a schedule: it is not placed before a run is due. */
   isIdle?: true
+  /** Of a job whose runs may overlap: it was added for a run, beyond the replicas (jobs/slots.ts). */
+  isFurther?: true
+  /** Of a job: the run that it was given last. */
+  asked?: AskedRun
   detail?: string
   restarts: number
   /** Of the run that serves: grows with every restart and move by its cluster. */
@@ -74,6 +79,11 @@ export interface InstanceRecord {
   former?: FormerPlace
   /** The node in another cluster that it has moved from, while what is on its way there is finished: it may still call. */
   drainsOn?: NodeId
+  /**
+   * It never runs twice: it ends in the cluster that it `leaves`, and then starts on this node, or where there is room
+   * (leased-moves.ts). `from`: its node there.
+   */
+  movesTo?: { leaves: string; from?: NodeId; node?: NodeId; cause?: MoveCause }
   /** When it went to another cluster because of a constraint, milliseconds since 1970, oldest first. */
   constraintMoves?: number[]
   /** A newer run that is to take its place. */
@@ -96,7 +106,11 @@ export type InstanceChange = { [K in keyof InstanceRecord]?: InstanceRecord[K] |
 export type FormerPlace = Pick<
   InstanceRecord,
   'generation' | 'revision' | 'unsuited' | 'state' | 'detail' | 'node' | 'noOtherNode' | 'violation'
-> & { cluster: string }
+> & {
+  cluster: string
+  /** Who wants it elsewhere, and why. */
+  cause?: MoveCause
+}
 
 export interface VipRecord {
   index: VipIndex
@@ -186,6 +200,8 @@ export class RootStore implements Disposable {
   readonly revisions: Collection<RevisionRecord>
   /** By instance of a job. */
   readonly runs: Collection<readonly JobRun[]>
+  /** By instance: why it is in its cluster. */
+  readonly decisions: Collection<KeptDecision>
 
   private constructor(database: Store) {
     this.database = database
@@ -201,6 +217,7 @@ export class RootStore implements Disposable {
     this.counters = database.keptCollection('counters')
     this.revisions = database.collection('revisions')
     this.runs = database.collection('job-runs')
+    this.decisions = database.collection('decisions')
   }
 
   static open(dir: string): RootStore {

@@ -129,6 +129,9 @@ export function instanceRow(
     constraintMoves: _moves,
     servingGeneration,
     isIdle: _isIdle,
+    isFurther: _isFurther,
+    asked: _asked,
+    movesTo: _movesTo,
     ...record
   } = servingOf(stored)
   const service = store.services.get(stored.service)

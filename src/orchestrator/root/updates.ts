@@ -9,7 +9,7 @@ import { entriesUnder } from './entries.ts'
 import type { EventSink } from './events/event.ts'
 import { changeInstance } from './instance-records.ts'
 import { completeRevision, revisionsOf } from './revisions.ts'
-import { limitsOf, rolloutOf, rolloutText, type NextUpdate } from './rollout.ts'
+import { assignedGeneration, limitsOf, rolloutOf, rolloutText, type NextUpdate } from './rollout.ts'
 import type { InstanceChange, InstanceRecord, RootStore, ServiceRecord } from './root-store.ts'
 import type { Vips } from './vips.ts'
 
@@ -72,7 +72,8 @@ export class Updates {
     const service = store.services.get(record.service)
     const cluster = clusters.linked(name)
     if (service === undefined || cluster === undefined) return true
-    const { generation, spec, revision = 0 } = service
+    const { spec, revision = 0 } = service
+    const generation = assignedGeneration(record, service)
     const asked = { generation, revision, unsuited: undefined, gap: undefined }
     const stops = { ...asked, state: 'starting', successor: undefined, servingGeneration: undefined } as const
     // written before the request: after a crash in between, the cluster's hello says what it has

@@ -2,10 +2,8 @@ import { splitHostPort } from '../../core/kit/host-port.ts'
 import type { ServiceSpec } from '../spec.ts'
 
 /** Why an instance cannot move at all; `undefined` when it can. */
-export function whyImmobile({ oneShot, leaseSeconds, runtime, code }: ServiceSpec): string | undefined {
+export function whyImmobile({ oneShot, runtime, code }: ServiceSpec): string | undefined {
   if (oneShot) return 'it is a job: it ends by itself, and is not run twice'
-  if (leaseSeconds !== undefined)
-    return 'it has lease_seconds, so no second run starts beside it (it goes where its node is cordoned and its service scaled down and up again)'
   if (runtime === 'external' && isOfOneMachine(code))
     return `it is external, at ${code === '' ? 'this machine' : code} of this node`
   return undefined

@@ -44,9 +44,10 @@ function readSchedule(service: Fields, findings: Findings): ScheduleSpec | undef
     return undefined
   }
   const startWithinSeconds = fields.number('start_within_seconds')
+  const concurrency = fields.text('concurrency')
   return {
     cron,
-    ...(fields.text('concurrency') === 'replace' ? { concurrency: 'replace' as const } : {}),
+    ...(concurrency === 'replace' || concurrency === 'allow' ? { concurrency } : {}),
     ...(startWithinSeconds === undefined ? {} : { startWithinSeconds }),
   }
 }

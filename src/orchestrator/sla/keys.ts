@@ -409,8 +409,8 @@ export const KEYS: Readonly<Record<Level, readonly Key[]>> = {
     ),
     ours(
       'concurrency',
-      choice('forbid', 'replace'),
-      'When a run is due and the one before has not ended: `forbid` (default) skips it, `replace` ends the one before.',
+      choice('forbid', 'replace', 'allow'),
+      'When a run is due and the one before has not ended: `forbid` (default) skips it, `replace` ends the one before, `allow` runs both, up to ten at a time.',
     ),
     ours(
       'start_within_seconds',

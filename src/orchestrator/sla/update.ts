@@ -46,8 +46,12 @@ export function readLease(
   const leaseSeconds = service.number('lease_seconds')
   if (leaseSeconds === undefined) return update === undefined ? {} : { update }
   const at = service.at('lease_seconds')
-  if (runtime !== 'process')
-    findings.fault(at, `needs the runtime process: what ${runtime} runs does not end by itself`, 'leave it out')
+  if (runtime !== 'process' && runtime !== 'docker')
+    findings.fault(
+      at,
+      `needs the runtime process or docker: what is ${runtime} is not ended by its node`,
+      'leave it out',
+    )
   const { maxSurge = 0, maxUnavailable } = update ?? {}
   if (maxSurge > 0)
     findings.fault(

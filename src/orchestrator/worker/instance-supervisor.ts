@@ -37,6 +37,8 @@ export interface InstanceSupervisorParts {
   mayStart: Promise<void>
   /** Resolves when the data side knows that it may begin to call. */
   admitted: () => Promise<void> | undefined
+  /** Resolves when it has a lease, if it needs one. */
+  leased: () => Promise<void> | undefined
 }
 
 /** What the calls of an instance are known by. */
@@ -71,6 +73,8 @@ export class InstanceSupervisor {
   /** Aborted when the instance is to stop, or is let go. */
   readonly #leave = new AbortController()
   readonly #left: Promise<undefined>
+  /** Aborted when the agent ends: what an earlier one left and cannot be reached now is the next one's to end. */
+  readonly #agentEnds = new AbortController()
   #isLetGo = false
   #drainUntil = Infinity
   #lingerUntil = -Infinity
@@ -202,6 +206,12 @@ export class InstanceSupervisor {
     if (!wasRunning) this.#drainUntil = clock.now()
   }
 
+  /** Stops it at once, because the agent ends. */
+  stopWithAgent(): void {
+    this.#agentEnds.abort()
+    this.stop(0)
+  }
+
   /** The agent ends at once. */
   kill(): void {
     this.#running?.kill()
@@ -211,6 +221,7 @@ export class InstanceSupervisor {
   letGo(): void {
     this.#running?.letGo() // first: it may have something to write down
     this.#isLetGo = true
+    this.#agentEnds.abort()
     this.#leave.abort()
   }
 
@@ -264,7 +275,8 @@ export class InstanceSupervisor {
 
   async #adopted(saved: Saved | undefined): Promise<Running | undefined> {
     if (saved?.trace === undefined) return undefined
-    const running = await this.#parts.runtime.adopt(this.#launch(), saved.trace)
+    const running = await this.#parts.runtime.adopt({ ...this.#launch(), signal: this.#agentEnds.signal }, saved.trace)
+    if (this.#leave.signal.aborted) return running // it was withdrawn meanwhile, and ends now
     if (running !== undefined && saved.state === 'running') {
       // it was ready, and counts as ready until a check says otherwise: callers notice nothing
       this.#running = running
@@ -314,6 +326,9 @@ export class InstanceSupervisor {
       environment: this.#parts.environment,
       output: () => this.#parts.output.output(),
       onTrace: (trace) => this.#saveTrace(trace),
+      mayStart: async () => {
+        await Promise.race([this.#parts.leased(), this.#left])
+      },
       signal: this.#leave.signal,
     }
   }

@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Cgroup } from '../../core/kit/cgroup.ts'
+import { endContainer } from './docker/end-container.ts'
 import { leasesText, readLeases, uptimeSeconds, writeLeases, type Lease } from './leases.ts'
 import { bootId, endGroup, isAlive } from './process-group.ts'
 import { TIMINGS } from './timings.ts'
@@ -9,18 +10,19 @@ import { TIMINGS } from './timings.ts'
 const [dir = ''] = process.argv.slice(2)
 const isOver = ({ until }: Lease) => uptimeSeconds() >= until
 const over = readLeases(dir).filter(isOver)
-await Promise.all(over.map(end))
-// an agent that lives may have written others meanwhile, and what it starts again is another run
-const ended = new Set(over.map((lease) => leasesText([lease])))
+const results = await Promise.all(over.map(async (lease) => ((await end(lease)) ? [lease] : [])))
+// an agent that lives may have written others meanwhile, and what it starts again is another run; what could not be ended is tried again
+const ended = new Set(results.flat().map((lease) => leasesText([lease])))
 writeLeases(
   dir,
   readLeases(dir).filter((lease) => !ended.has(leasesText([lease]))),
 )
 
-/** Pids and start times mean nothing after a start of the machine. */
-async function end({ trace }: Lease): Promise<void> {
-  const { run, boot, pid, startTime, uid, cgroup } = trace
-  if (typeof run !== 'string' || boot !== bootId()) return
+/** False when it may still run. Pids and start times mean nothing after a start of the machine, which ended everything. */
+async function end({ trace, boot }: Lease): Promise<boolean> {
+  const { run, pid, startTime, uid, cgroup, container } = trace
+  if (typeof run !== 'string' || boot !== bootId()) return true
+  if (typeof container === 'string') return endContainer(trace)
   const isOurs = typeof pid === 'number' && typeof startTime === 'number' && isAlive(pid, startTime)
   await endGroup({
     leader: isOurs ? pid : undefined,
@@ -30,4 +32,5 @@ async function end({ trace }: Lease): Promise<void> {
     graceMs: TIMINGS.graceMs,
     sleep,
   })
+  return true
 }

@@ -1,6 +1,8 @@
 import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { explain, MeshError } from '../../core/errors.ts'
 import type { Log } from '../../core/kit/log.ts'
+import { bootId } from './process-group.ts'
 import type { Saved } from './records.ts'
 import type { Trace } from './runtime.ts'
 
@@ -12,7 +14,8 @@ import type { Trace } from './runtime.ts'
  *            starts nothing without a lease                                                 and ends what is past that
  *
  * Times are seconds since the machine was started (/proc/uptime): they go on in suspend, no clock that is set changes them, and they are
- * the same for agent and guard. A lease counts from when the question was sent, which is before the cluster took it.
+ * the same for agent and guard. They end with the machine, and so do leases. A lease counts from when the question was sent, which is
+ * before the cluster took it.
  */
 
 /** One program that may run until then. */
@@ -21,6 +24,8 @@ export interface Lease {
   until: number
   /** `lease_seconds` of its document. */
   seconds: number
+  /** Of the start of the machine in which it counts. */
+  boot: string
   trace: Trace
 }
 
@@ -36,10 +41,11 @@ export function leasesText(leases: Iterable<Lease>): string {
 export function parseLeases(text: string): Lease[] {
   return text.split('\n').flatMap((line) => {
     try {
-      const { until, seconds, trace } = JSON.parse(line.slice(line.indexOf(' ') + 1)) as Partial<Lease>
+      const { until, seconds, boot, trace } = JSON.parse(line.slice(line.indexOf(' ') + 1)) as Partial<Lease>
       if (!Number.isInteger(until) || !Number.isFinite(seconds) || typeof trace !== 'object' || trace === null)
         return []
-      return [{ until: until as number, seconds: seconds as number, trace }]
+      // those of an earlier version have it with their process only
+      return [{ until: until as number, seconds: seconds as number, boot: boot ?? String(trace['boot']), trace }]
     } catch {
       return []
     }
@@ -74,23 +80,29 @@ export interface LeasesOptions {
   /** From the first program on. */
   onHeld?: () => void
   uptime?: () => number
+  boot?: string
 }
 
 /** The leases of this node’s agent. */
 export class Leases {
   readonly #options: LeasesOptions
   readonly #uptime: () => number
+  readonly #boot: string
   readonly #held = new Map<string, { seconds: number; trace: Trace }>()
   readonly #waiting: { seconds: number; resolve: () => void }[] = []
   /** When the last question that was answered was sent; an earlier agent’s answers count. */
   #heardAt: number
   #isWritten = true
+  /** Runs whose lease is on disk, so that the guard knows of them. */
+  #guarded = new Set<string>()
 
   constructor(options: LeasesOptions) {
     this.#options = options
     this.#uptime = options.uptime ?? uptimeSeconds
-    const left = readLeases(options.dir)
+    this.#boot = options.boot ?? bootId()
+    const left = readLeases(options.dir).filter(({ boot }) => boot === this.#boot)
     for (const { seconds, trace } of left) this.#held.set(leftKey(trace), { seconds, trace })
+    this.#guarded = new Set(left.map(({ trace }) => nameOf(trace)))
     this.#heardAt = Math.max(Number.NEGATIVE_INFINITY, ...left.map(({ until, seconds }) => until - seconds))
   }
 
@@ -123,7 +135,10 @@ export class Leases {
     return all.length === 0 ? undefined : Math.min(...all)
   }
 
-  /** What is known of a run now: with a trace it is there, or about to be. */
+  /**
+   * What is known of a run now: with a trace it is there, or about to be.
+   * @throws MeshError RUNTIME_FAILED for one that is about to be, and of which the guard would not know
+   */
   note(run: string, { assignment, trace }: Saved): void {
     const seconds = assignment.spec.leaseSeconds
     if (seconds === undefined) return
@@ -133,8 +148,11 @@ export class Leases {
       this.#held.delete(leftKey(trace))
       this.#held.set(run, { seconds, trace })
     }
-    this.#write()
-    if (trace !== undefined) this.#options.onHeld?.()
+    const fault = this.#write()
+    if (trace === undefined) return
+    if (fault !== undefined && !this.#guarded.has(nameOf(trace)))
+      throw new MeshError('RUNTIME_FAILED', { reason: `its lease cannot be written: ${explain(fault)}` })
+    this.#options.onHeld?.()
   }
 
   /** What an earlier agent left is adopted, or gone. */
@@ -149,25 +167,33 @@ export class Leases {
     return this.#uptime() < this.#heardAt + seconds
   }
 
-  /** A disk that takes nothing leaves the former leases, which end sooner: never too late. */
-  #write(): void {
+  /** A disk that takes nothing leaves the former leases, which end sooner: never too late. Returns what it said. */
+  #write(): unknown {
     const leases = Array.from(this.#held.values(), ({ seconds, trace }) => ({
       until: Math.floor(Math.max(0, this.#heardAt + seconds)),
       seconds,
+      boot: this.#boot,
       trace,
     }))
     try {
       writeLeases(this.#options.dir, leases)
       this.#isWritten = true
+      this.#guarded = new Set(leases.map(({ trace }) => nameOf(trace)))
+      return undefined
     } catch (error) {
       if (this.#isWritten) this.#options.log.warn('leases of instances cannot be written', { error })
       this.#isWritten = false
+      return error
     }
   }
 }
 
 const LEFT = 'left '
 
-function leftKey({ run }: Trace): string {
-  return `${LEFT}${run}`
+function leftKey(trace: Trace): string {
+  return `${LEFT}${nameOf(trace)}`
+}
+
+function nameOf({ run }: Trace): string {
+  return String(run)
 }

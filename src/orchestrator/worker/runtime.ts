@@ -38,9 +38,14 @@ export interface Launch {
   output: () => Promise<number>
   /** Called in the same turn in which something begins to exist that a crash of the agent would leave behind. */
   onTrace: (trace: Trace) => void
+  /** What takes long before the start (an image) is over: resolves when it may still be started, or `signal` is aborted. */
+  mayStart: () => Promise<void>
   /** Aborted when it is to stop, or is the next agent's: nothing is started then. */
   signal: AbortSignal
 }
+
+/** `signal` is aborted when the agent ends: what cannot be reached then is left for the next one. */
+export type Adoption = Omit<Launch, 'mayStart'>
 
 /** One run of an instance. */
 export interface Running {
@@ -70,8 +75,8 @@ export interface Runtime {
   refuses?(spec: ServiceSpec): string | undefined
   /** @throws MeshError RUNTIME_FAILED when it cannot be started; trying again would not help. */
   launch(launch: Launch): Promise<Running>
-  /** Takes over what a trace names, as a run; `undefined` when it is gone (and then nothing of it is left). */
-  adopt(launch: Launch, trace: Trace): Promise<Running | undefined>
+  /** Takes over what a trace names, as a run; `undefined` when it is gone (and then nothing of it is left), or the signal aborted. */
+  adopt(launch: Adoption, trace: Trace): Promise<Running | undefined>
   /** Ends what an earlier agent left and none of these traces names. */
   tidy?(traces: readonly Trace[]): Promise<void>
 }

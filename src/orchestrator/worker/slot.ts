@@ -163,7 +163,7 @@ export class Slot {
         const { trace: _, ...saved } = supervisor.saved()
         const isSettled = saved.state === 'stopped' || saved.state === 'failed'
         if (isKept) supervisor.letGo()
-        else if (!isSettled) supervisor.stop(0)
+        else if (!isSettled) supervisor.stopWithAgent()
         await wait(supervisor.ended)
         if (isKept || isSettled) return
         // one that was being stopped is stopped by the next agent too

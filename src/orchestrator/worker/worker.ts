@@ -311,6 +311,7 @@ export class Worker {
       onRestart: () => this.#metrics.restarts.inc(),
       mayStart: this.#mayStart.promise,
       admitted: () => this.#admitted(spec),
+      leased: () => this.#leased(spec),
       ...(openFlows === undefined
         ? {}
         : { openFlows: (endpoints: Endpoints) => openFlows(instance, events.drains(endpoints)) }),
@@ -319,10 +320,14 @@ export class Worker {
   }
 
   /** When a program may be started: with a lease, if it needs one, and when the machine has room. */
-  #admitted({ runtime, leaseSeconds }: ServiceSpec): Promise<void> | undefined {
-    if (runtime === 'external') return undefined
-    const lease = leaseSeconds === undefined ? undefined : this.leases.valid(leaseSeconds)
+  #admitted(spec: ServiceSpec): Promise<void> | undefined {
+    if (spec.runtime === 'external') return undefined
+    const lease = this.#leased(spec)
     return lease === undefined ? this.#config.admit?.() : lease.then(() => this.#config.admit?.())
+  }
+
+  #leased({ leaseSeconds }: ServiceSpec): Promise<void> | undefined {
+    return leaseSeconds === undefined ? undefined : this.leases.valid(leaseSeconds)
   }
 
   #forgetSoon(instance: InstanceId, slot: Slot): void {

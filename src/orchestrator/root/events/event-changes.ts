@@ -1,5 +1,6 @@
 import type { NodeId } from '../../../core/model/ids.ts'
 import type { InstanceState } from '../../../core/model/instance.ts'
+import type { MoveCause } from '../../spec.ts'
 import type { InstanceRecord } from '../root-store.ts'
 import type { Actor, EventWord, NewEvent } from './event.ts'
 
@@ -16,8 +17,14 @@ export const STATE_WORDS = {
   unplaceable: { what: 'unplaceable', by: 'reconciler' },
 } as const satisfies Record<InstanceState, { what: EventWord; by: Actor } | undefined>
 
-/** What the change of a record means, in order. `why` is what is known of a new place, a new document or the end. */
-export function eventsOf(before: InstanceRecord, after: InstanceRecord, why?: string): NewEvent[] {
+/** What is known beside the records: of a new place, a new document or the end; and of a move, who wanted it. */
+export interface Known {
+  why?: string | undefined
+  cause?: MoveCause | undefined
+}
+
+/** What the change of a record means, in order. */
+export function eventsOf(before: InstanceRecord, after: InstanceRecord, { why, cause }: Known = {}): NewEvent[] {
   if (isBackAgain(before, after)) return [] // whoever refused, or gave it up, has told that
   const told = { instance: after.id, node: after.node?.id, cluster: after.cluster }
   const events: NewEvent[] = []
@@ -27,12 +34,14 @@ export function eventsOf(before: InstanceRecord, after: InstanceRecord, why?: st
   if (isNewer || waitsNoMore) events.push({ ...told, what: 'updated', by: 'reconciler', why: why ?? howUpdated(after) })
   if (after.waits !== undefined && after.waits !== before.waits)
     events.push({ ...told, what: 'stuck', by: 'cluster', why: after.waits })
-  if (after.node !== undefined && after.node.id !== before.node?.id) events.push({ ...told, ...placedOf(before, why) })
+  if (after.node !== undefined && after.node.id !== before.node?.id)
+    events.push({ ...told, ...placedOf(before, { why, cause }) })
   if (after.restarts > before.restarts)
     events.push({ ...told, what: 'restarted', by: 'worker', why: after.detail ?? before.detail })
   const state = stateOf(before, after)
   const replaced = replacedOf(before, after)
   if (replaced !== undefined) events.push({ ...told, ...replaced })
+  if (isStartUnseen(before, after)) events.push({ ...told, ...STATE_WORDS.starting })
   if (state !== undefined) events.push({ ...told, ...state, why: state.what === 'draining' ? why : after.detail })
   return events
 }
@@ -61,10 +70,22 @@ function replacedOf(before: InstanceRecord, after: InstanceRecord): Omit<NewEven
 }
 
 /** A place that it had before counts, also one from which it was lost or which it has just left. */
-function placedOf({ node, former, leftOn = [] }: InstanceRecord, why: string | undefined) {
-  const from = node?.id ?? former?.node?.id ?? leftOn.at(-1)?.node
+function placedOf(before: InstanceRecord, { why, cause = before.former?.cause ?? before.movesTo?.cause }: Known) {
+  const { node, former, movesTo, leftOn = [] } = before
+  const from = node?.id ?? former?.node?.id ?? movesTo?.from ?? leftOn.at(-1)?.node
   if (from === undefined) return { what: 'placed', by: 'cluster', why } as const
-  return { what: 'moved', by: 'cluster', why: why === undefined ? `from ${from}` : `from ${from}; ${why}` } as const
+  const { by = 'cluster' } = cause ?? {}
+  const known = cause?.why ?? why ?? (hasGone(before) ? before.detail : undefined)
+  return { what: 'moved', by, why: known === undefined ? `from ${from}` : `from ${from}; ${known}` } as const
+}
+
+function hasGone({ state }: InstanceRecord): boolean {
+  return state === 'lost' || state === 'failed'
+}
+
+/** It was started and ready before anybody was told of the first. */
+function isStartUnseen(before: InstanceRecord, after: InstanceRecord): boolean {
+  return after.state === 'running' && (before.state === 'requested' || before.state === 'placed')
 }
 
 function isOther(before: NodeId | undefined, after: NodeId | undefined): boolean {

@@ -1,5 +1,6 @@
 import { lastDue, nextDue } from '../../../core/kit/cron.ts'
 import type { ScheduleSpec } from '../../spec.ts'
+import { MOST_AT_ONCE } from './slots.ts'
 
 /*
  * When a job with a schedule runs. All times are of the wall clock, in milliseconds since 1970.
@@ -16,10 +17,12 @@ const SET_BACK_MS = 86_400_000
 /** More missed ones are not counted. */
 const MOST_MISSED = 100
 
+const MANY = `${MOST_AT_ONCE} runs have not ended (concurrency: allow)`
+
 export interface DueFacts {
   now: number
   after: number
-  /** A run has not ended, or not begun. */
+  /** A run has not ended, or not begun; where runs may overlap: as many as there may be. */
   isBusy: boolean
 }
 
@@ -37,7 +40,12 @@ export function decideDue(schedule: ScheduleSpec, { now, after, isBusy }: DueFac
   if (due === undefined) return { kind: 'wait', nextAt: nextDue(cron, Math.max(after, now)) }
   const missed = missedBefore(cron, after, due)
   if (isBusy && concurrency !== 'replace')
-    return { kind: 'skip', due, missed, why: 'the run before has not ended (concurrency: forbid)' }
+    return {
+      kind: 'skip',
+      due,
+      missed,
+      why: concurrency === 'allow' ? MANY : 'the run before has not ended (concurrency: forbid)',
+    }
   const isLate = startWithinSeconds !== undefined && now - due > startWithinSeconds * 1_000
   if (isLate) return { kind: 'skip', due, missed, why: `it is later than start_within_seconds (${startWithinSeconds})` }
   return { kind: 'run', due, missed }

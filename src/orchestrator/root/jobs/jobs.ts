@@ -4,18 +4,21 @@ import type { Log } from '../../../core/kit/log.ts'
 import { MeshError } from '../../../core/errors.ts'
 import type { ServiceId } from '../../../core/model/ids.ts'
 import type { EventSink } from '../events/event.ts'
-import { hasEnded, isOld } from '../rollout.ts'
-import type { AskedRun, InstanceRecord, RootStore, ServiceRecord } from '../root-store.ts'
+import type { AskedRun, RootStore, ServiceRecord } from '../root-store.ts'
 import { decideDue, dueText } from './due.ts'
+import { isAllowed, MOST_AT_ONCE, type Slots, slotsFor } from './slots.ts'
 
 export interface JobsParts {
   store: RootStore
   clock: Clock
   events: EventSink
   log: Log
+  /** Instances beyond the replicas. */
+  addInstances: (service: ServiceId, ordinals: readonly number[]) => void
 }
 
-const RUNS = 'a run of it has not ended, and a job does not run twice at the same time'
+const RUNS = 'a run of it has not ended'
+const MANY = `${MOST_AT_ONCE} runs of it have not ended`
 /** A clock that went back by more than this was set. */
 const STEP_MS = 1_000
 
@@ -73,7 +76,8 @@ export class Jobs {
     const now = clock.wall()
     const { cron } = schedule
     const after = service.scheduled?.after ?? now
-    const decision = decideDue(schedule, { now, after, isBusy: isBusy(service, store.instancesOf(id)) })
+    const slots = slotsFor(service, store.instancesOf(id))
+    const decision = decideDue(schedule, { now, after, isBusy: slots === undefined })
     const decided = (upTo: number, run?: AskedRun) => {
       const asked = run === undefined ? {} : { generation: run.generation, revision: store.next('revision', 0), run }
       store.services.put(id, { ...service, ...asked, scheduled: { after: upTo } })
@@ -96,8 +100,9 @@ export class Jobs {
       }
       case 'run': {
         const { due, missed } = decision
-        decided(due, { generation: store.next('generation', 0), by: 'schedule', due })
-        this.#begun(id, 'reconciler', dueText(due, missed))
+        const run: AskedRun = { generation: store.next('generation', 0), by: 'schedule', due }
+        decided(due, run)
+        this.#begun(id, run, { slots, why: dueText(due, missed) })
         return true
       }
       default:
@@ -109,25 +114,25 @@ export class Jobs {
   runNow(service: ServiceRecord): void {
     const { store } = this.#parts
     const { id } = service
-    if (isBusy(service, store.instancesOf(id))) throw new MeshError('UNPLACEABLE', { instance: id, reason: RUNS })
+    const slots = slotsFor(service, store.instancesOf(id))
+    if (slots === undefined)
+      throw new MeshError('UNPLACEABLE', { job: id, reason: isAllowed(service.spec) ? MANY : RUNS })
     const run: AskedRun = { generation: store.next('generation', 0), by: 'user' }
-    store.services.put(id, { ...service, generation: run.generation, revision: store.next('revision', 0), run })
-    this.#begun(id, 'user', '`hedgerow restart`')
+    store.database.transaction(() => {
+      store.services.put(id, { ...service, generation: run.generation, revision: store.next('revision', 0), run })
+      this.#begun(id, run, { slots, why: '`hedgerow restart`' })
+    })
   }
 
-  /** Instances that waited for a run have one now. */
-  #begun(id: ServiceId, by: 'user' | 'reconciler', why: string): void {
-    const { store, events, log } = this.#parts
-    for (const { isIdle, ...record } of store.instancesOf(id))
-      if (isIdle === true) store.instances.put(record.id, record)
-    events.record({ service: id, what: 'due', by, why })
+  /** Its instances have a run now: all of them, which ends what they run, or those that are free. */
+  #begun(id: ServiceId, run: AskedRun, { slots, why }: { slots: Slots | undefined; why: string }): void {
+    const { store, events, log, addInstances } = this.#parts
+    const { free = store.instancesOf(id), added = [] } = slots ?? {}
+    if (added.length > 0) addInstances(id, added)
+    const ordinals = new Set([...free.map(({ ordinal }) => ordinal), ...added])
+    for (const { isIdle: _isIdle, ...record } of store.instancesOf(id))
+      if (ordinals.has(record.ordinal)) store.instances.put(record.id, { ...record, asked: run })
+    events.record({ service: id, what: 'due', by: run.by === 'user' ? 'user' : 'reconciler', why })
     log.info('job runs', { service: id, reason: why })
   }
-}
-
-/** A run has not ended in all instances, or has not begun in one. */
-function isBusy(service: ServiceRecord, instances: readonly InstanceRecord[]): boolean {
-  return instances.some(
-    (record) => record.wanted && record.isIdle !== true && (isOld(record, service) || !hasEnded(record, service)),
-  )
 }

@@ -1,4 +1,4 @@
-import type { InstanceRecord, JobRun, ServiceRecord } from '../root-store.ts'
+import type { AskedRun, InstanceRecord, JobRun } from '../root-store.ts'
 
 /** Of each instance. Smaller forgets sooner what `get runs` shows; larger stores more. */
 export const MOST_RUNS = 20
@@ -9,7 +9,7 @@ type Reported = Pick<InstanceRecord, 'generation' | 'epoch' | 'state' | 'detail'
 export function runsAfter(
   runs: readonly JobRun[],
   { generation, epoch = 0, state, detail, restarts, node }: Reported,
-  { service, at }: { service: Pick<ServiceRecord, 'run'>; at: number },
+  { service, at }: { service: { run?: AskedRun | undefined }; at: number },
 ): readonly JobRun[] {
   const last = runs.at(-1)
   const isSame = last?.generation === generation && last.epoch === epoch
@@ -49,7 +49,7 @@ function replacedBy(run: JobRun, at: number): JobRun {
 function whoAsked(
   last: JobRun | undefined,
   generation: number,
-  { run }: Pick<ServiceRecord, 'run'>,
+  { run }: { run?: AskedRun | undefined },
 ): Pick<JobRun, 'by' | 'due'> {
   if (last?.generation === generation) return { by: 'user' } // another epoch: one instance was run again
   const isAsked = run !== undefined && generation >= run.generation && (last?.generation ?? 0) < run.generation

@@ -25,12 +25,14 @@ export interface ContainerParts {
   onTrace: (trace: Trace) => void
   /** Its address is free again. */
   onGone: () => void
+  /** The engine is away, and it could not be ended. */
+  onLeft: () => void
   clock: Clock
 }
 
 /** How often an engine that does not answer is asked again. */
 const AGAIN_MS = 500
-/** An engine that stays away for this long while a container is to be stopped leaves it to the next agent. */
+/** An engine that stays away for this long while a container is to be stopped ends it when it is back. */
 const STOP_MS = 10_000
 
 export class Container implements Running {
@@ -112,6 +114,7 @@ export class Container implements Running {
     this.#isOver = true
     this.#watching.abort()
     this.#output.close()
+    this.#parts.onLeft()
     this.#gaveUp.resolve({ detail: 'the container engine does not answer; what is left is removed when it does' })
   }
 

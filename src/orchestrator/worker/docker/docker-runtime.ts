@@ -4,7 +4,8 @@ import { explain, isMeshError, MeshError } from '../../../core/errors.ts'
 import { systemClock, type Clock } from '../../../core/kit/clock.ts'
 import type { Log } from '../../../core/kit/log.ts'
 import type { ServiceSpec } from '../../spec.ts'
-import { type Launch, type Running, type Runtime, type Trace } from '../runtime.ts'
+import { statOf } from '../process-group.ts'
+import { type Adoption, type Launch, type Running, type Runtime, type Trace } from '../runtime.ts'
 import { Container, stateOf } from './container.ts'
 import { containerBody, containerName, endpointsOf, LABELS } from './container-body.ts'
 import { ContainerNetwork, type NetworkOptions } from './container-network.ts'
@@ -44,6 +45,8 @@ export class DockerRuntime implements Runtime {
   readonly #runs = new Set<string>()
   /** What an earlier agent left, not compared with the engine's containers yet. */
   #untidied: readonly Trace[] | undefined
+  /** Runs whose containers could not be ended while the engine was away, with their addresses. */
+  readonly #left = new Map<string, string>()
   #engine: Engine | undefined
   #reason = 'not looked for yet'
 
@@ -79,8 +82,10 @@ export class DockerRuntime implements Runtime {
     if (had === undefined) {
       this.#options.log.info('container engine found', { path: found.socketPath, version: found.version.version })
       await this.#network.find(found).catch(() => undefined) // it is made at the first launch
-      await this.#tidyNow(found)
     }
+    await this.#tidyNow(found).catch((error: unknown) => {
+      this.#options.log.warn('what an earlier agent left running could not be ended', { error })
+    })
   }
 
   /** Whether a caller with this address is, or claims to be, a container of ours. */
@@ -121,7 +126,7 @@ export class DockerRuntime implements Runtime {
     }
   }
 
-  async adopt(launch: Launch, trace: Trace): Promise<Running | undefined> {
+  async adopt(launch: Adoption, trace: Trace): Promise<Running | undefined> {
     const { container, run, address } = trace
     if (typeof container !== 'string' || typeof run !== 'string' || typeof address !== 'string') return undefined
     this.#runs.add(run)
@@ -156,7 +161,7 @@ export class DockerRuntime implements Runtime {
     const { assignment, onTrace, signal } = launch
     const { node, network, resolvConf } = this.#options
     const container = containerName(assignment.instance, run)
-    const trace = { run, container, address }
+    const trace = { run, container, address, engine: engine.socketPath }
     const facts = {
       assignment,
       agent: network.agent,
@@ -166,6 +171,7 @@ export class DockerRuntime implements Runtime {
       address,
       resolvConf,
     }
+    await launch.mayStart()
     signal.throwIfAborted()
     onTrace(trace) // a crash from here on leaves a container of this name
     try {
@@ -194,7 +200,7 @@ export class DockerRuntime implements Runtime {
 
   async #adopt(
     engine: Engine,
-    launch: Launch,
+    launch: Adoption,
     { trace, container, run, address }: { trace: Trace; container: string; run: string; address: string },
   ): Promise<Container | undefined> {
     const found = await inspected(engine, container)
@@ -205,7 +211,6 @@ export class DockerRuntime implements Runtime {
     }
     await this.#network.find(engine)
     this.#network.keep(address)
-    launch.onTrace(trace)
     const [kind] = found.Config.Healthcheck?.Test ?? []
     const hasHealthCheck = kind !== undefined && kind !== 'NONE'
     const fd = await launch.output()
@@ -214,14 +219,18 @@ export class DockerRuntime implements Runtime {
 
   async #follow(
     engine: Engine,
-    { assignment: { spec }, onTrace }: Launch,
+    { assignment: { spec }, onTrace }: Adoption,
     { trace, container, run, address, fd, hasHealthCheck }: Followed,
   ): Promise<Container> {
     const { Pid: pid = 0 } = (await stateOf(engine, container)) ?? {}
+    const initStartTime = statOf(pid)?.startTime
+    const known = { ...trace, engine: engine.socketPath }
+    const followed = initStartTime === undefined ? known : { ...known, init: pid, initStartTime }
+    onTrace(followed)
     return Container.follow({
       engine,
       container,
-      trace,
+      trace: followed,
       endpoints: endpointsOf(spec, address, this.#options.seesVips),
       pid,
       memoryMb: spec.memoryMb,
@@ -232,23 +241,34 @@ export class DockerRuntime implements Runtime {
         this.#network.release(address)
         this.#runs.delete(run)
       },
+      onLeft: () => this.#left.set(run, address),
       clock: this.#clock,
     })
   }
 
-  /** Containers of this agent that no record names: it was killed before it could write one, or the record was lost. */
+  /**
+   * Containers of this agent that no record names: it was killed before it could write one, or the record was lost. And those that it
+   * could not end.
+   */
   async #tidyNow(engine: Engine): Promise<void> {
     const traces = this.#untidied
-    if (traces === undefined) return
-    this.#untidied = undefined
-    const known = new Set([...traces.map(({ run }) => run), ...this.#runs])
+    const left = [...this.#left]
+    if (traces === undefined && left.length === 0) return
+    const known = new Set([...(traces ?? []).map(({ run }) => run), ...this.#runs])
+    const isOver = (run: string) => this.#left.has(run) || (traces !== undefined && !known.has(run))
     const filters = JSON.stringify({ label: [`${LABELS.agent}=${this.#options.network.agent}`] })
     const all = (await engine.ask({
       method: 'GET',
       path: '/containers/json',
       query: { all: 1, filters },
     })) as ListedContainer[]
-    for (const { Id, Labels = {} } of all) if (!known.has(Labels[LABELS.run] ?? '')) await remove(engine, Id)
+    for (const { Id, Labels = {} } of all) if (isOver(Labels[LABELS.run] ?? '')) await remove(engine, Id)
+    if (this.#untidied === traces) this.#untidied = undefined
+    for (const [run, address] of left) {
+      this.#left.delete(run)
+      this.#runs.delete(run)
+      this.#network.release(address)
+    }
   }
 }
 
