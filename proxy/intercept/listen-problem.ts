@@ -19,6 +19,19 @@ export async function portHolder({ port, protocol }: Pick<Problem, 'port' | 'pro
   return (await programWith(inode)) ?? 'a program of another user'
 }
 
+/** Those that failed since their port was taken, which it is no more. The kernel is asked, once for each port. */
+export async function withFreePort<L extends { at: VipPort; problem: Problem | undefined }>(
+  failed: readonly L[],
+): Promise<L[]> {
+  const blocked = failed.filter(({ problem }) => problem?.code === 'PORT_TAKEN')
+  const ports = Map.groupBy(blocked, ({ at: { port, protocol } }) => `${port}/${protocol}`)
+  const each = Array.from(ports.values(), async (those) => {
+    const { port, protocol } = (those[0] as L).at
+    return (await wildcardInode(port, protocol)) === undefined ? those : []
+  })
+  return (await Promise.all(each)).flat()
+}
+
 function explained(error: NodeJS.ErrnoException, port: number): { reason: string; remedy: string } {
   switch (error.code ?? '') {
     case 'EADDRINUSE':

@@ -11,6 +11,7 @@ import type { Target } from '../../src/core/table/view.ts'
 import { AskedVips, type HeldVip } from './asked-vips.ts'
 import type { Identify, InterceptParts, Interceptor, Problem } from './interceptor.ts'
 import { mayUseNft, type Nft } from './nft.ts'
+import { withFreePort } from './listen-problem.ts'
 import { ListenerIndex } from './listener-index.ts'
 import { OpeningQueue } from './opening-queue.ts'
 import { PortRedirect } from './port-redirect.ts'
@@ -23,6 +24,9 @@ import { WantedPorts } from './wanted-ports.ts'
  *   table change ─▶ queued ─▶ open ─▶ closed (gone from the table, or no instance; its open flows go on)
  *                     ▲         │
  *                     └─ failed ◀ the port is taken, a right is missing: logged once, tried again
+ *
+ * One that has failed and that nobody needs now, since no instance runs or its name was not answered, rests: it is not tried, and what
+ * it says stays for `check` while it is true.
  *
  * With rights there is one listener for each VIP and port of every service in the table, which holds only what this node uses.
  * They listen at ports that no server of the machine wants (port-redirect.ts). Beyond `limit` only VIPs that were asked for are
@@ -79,6 +83,7 @@ export class VipListeners implements Interceptor {
   readonly #queue = new OpeningQueue((listener) => this.#openNow(listener))
   readonly #wanted: WantedPorts
   readonly #asked: AskedVips
+  readonly #resting = new Set<VipListener>()
   readonly #logged = new Set<string>()
   #open = 0
   #isClosed = false
@@ -199,12 +204,18 @@ export class VipListeners implements Interceptor {
   }
 
   /**
-   * Tries again what failed; also called every `retryMs`. A name that was not answered is left to its next question: the program
-   * in its place may be about to start again, and must find its port.
+   * Tries again what failed; also called every `retryMs`. What nobody needs is not tried: a name that was not answered is left to its
+   * next question, since the program in its place may be about to start again, and must find its port.
    */
-  retry(): void {
+  async retry(): Promise<void> {
+    const idle: VipListener[] = []
     for (const listener of this.#listeners.all()) {
-      if (listener.problem !== undefined && this.#wanted.isWanted(listener.at)) this.#queue.add(listener)
+      if (listener.problem === undefined) continue
+      if (this.#isNeeded(listener)) this.#queue.add(listener)
+      else idle.push(listener)
+    }
+    for (const listener of await withFreePort(idle)) {
+      if (this.#listeners.get(listener.at.key) === listener && !this.#isNeeded(listener)) this.#remove(listener)
     }
   }
 
@@ -230,13 +241,34 @@ export class VipListeners implements Interceptor {
     if (this.#isClosed) return
     const wanted = entry === undefined ? [] : this.#wanted.of(entry)
     const keys = new Set(wanted.map(({ key }) => key))
-    for (const listener of this.#listeners.ofService(service)) if (!keys.has(listener.at.key)) this.#remove(listener)
+    this.#settle(
+      this.#listeners.ofService(service).filter(({ at }) => !keys.has(at.key)),
+      entry,
+    )
     for (const at of wanted) {
       const known = this.#listeners.get(at.key)
+      if (known !== undefined && this.#resting.delete(known)) this.#queue.add(known)
       if (known?.at.service === service) continue
       if (known !== undefined) this.#remove(known) // the VIP has a new owner
       if (this.#wanted.hasRoomFor(at, this.#open + this.#queue.size)) this.#add(at)
     }
+  }
+
+  /** Those that are not needed close, or rest. */
+  #settle(spare: readonly VipListener[], entry: ServiceEntry | undefined): void {
+    const hasFailed = ({ problem }: VipListener) => problem !== undefined
+    const known = entry !== undefined && spare.some(hasFailed) ? this.#wanted.knownTo(entry) : undefined
+    for (const listener of spare) {
+      if (!hasFailed(listener) || known?.has(listener.at.key) !== true) this.#remove(listener)
+      else {
+        this.#queue.remove(listener)
+        this.#resting.add(listener)
+      }
+    }
+  }
+
+  #isNeeded(listener: VipListener): boolean {
+    return !this.#resting.has(listener) && this.#wanted.isWanted(listener.at)
   }
 
   #add(at: VipPort): void {
@@ -248,15 +280,17 @@ export class VipListeners implements Interceptor {
   #remove(listener: VipListener): void {
     this.#listeners.remove(listener)
     this.#queue.remove(listener)
+    this.#resting.delete(listener)
     listener.close()
   }
 
   // opening and closing
 
   #openFor({ vip, service }: Target): void {
-    const isThere = this.#listeners.ofVip(vip).some(({ at }) => at.service === service.id)
+    const needed = () => this.#listeners.ofVip(vip).filter((listener) => !this.#resting.has(listener))
+    const isThere = needed().some(({ at }) => at.service === service.id)
     if (!isThere) this.#follow(service.id, this.#parts.table.entry(service.id))
-    for (const listener of this.#listeners.ofVip(vip)) if (!listener.isOpen) this.#openNow(listener)
+    for (const listener of needed()) if (!listener.isOpen) this.#openNow(listener)
   }
 
   #openNow(listener: VipListener): void {
@@ -270,6 +304,7 @@ export class VipListeners implements Interceptor {
   #rebind(): void {
     for (const entry of this.#parts.table.services()) this.#follow(entry.service.id, entry)
     for (const listener of this.#listeners.all()) {
+      if (this.#resting.has(listener)) continue
       listener.close()
       this.#queue.add(listener)
     }

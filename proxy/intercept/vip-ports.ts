@@ -28,7 +28,7 @@ export interface VipPort {
 export function vipPortsOf(
   { service, instances }: ServiceEntry,
   range: VipRange,
-  { takesDatagrams, isWanted = () => true }: VipPortOptions,
+  { takesDatagrams, isWanted = () => true, needsInstance = true }: VipPortOptions,
 ): VipPort[] {
   const ordinalsIn = (...states: InstanceState[]) =>
     new Set(instances.filter(({ state }) => states.includes(state)).map(({ ordinal }) => ordinal))
@@ -40,7 +40,10 @@ export function vipPortsOf(
     const isRequested = requested.has(key)
     const choice = choiceOf(key)
     if (choice === undefined || !(isRequested || isWanted(vip))) continue
-    const canOpen = { tcp: hasInstance(choice, running), udp: takesDatagrams && hasInstance(choice, alive) }
+    const canOpen = {
+      tcp: !needsInstance || hasInstance(choice, running),
+      udp: takesDatagrams && (!needsInstance || hasInstance(choice, alive)),
+    }
     const isOfAny = choice.instance === 'any'
     for (const address of addressesOf(range, vip)) {
       for (const { port, protocol } of service.ports) {
@@ -65,6 +68,8 @@ interface VipPortOptions {
   takesDatagrams: boolean
   /** Which VIPs count, beside those that a document requests; absent: all. */
   isWanted?: (vip: VipIndex) => boolean
+  /** False: also those that no instance can take a flow for now. */
+  needsInstance?: boolean
 }
 
 function hasInstance({ instance, policy }: Choice, running: ReadonlySet<number>): boolean {

@@ -41,6 +41,12 @@ export class WantedPorts {
     return vipPortsOf(entry, range, { takesDatagrams, isWanted: (vip) => held.has(vip) })
   }
 
+  /** The keys of all that the service has, wanted or not, with an instance or without. */
+  knownTo(entry: ServiceEntry): Set<string> {
+    const { range, takesDatagrams } = this.#parts
+    return new Set(vipPortsOf(entry, range, { takesDatagrams, needsInstance: false }).map(({ key }) => key))
+  }
+
   isWanted({ vip, service, isRequested }: VipPort): boolean {
     const { asked, hasRights } = this.#parts
     return hasRights() || isRequested || asked.has(vip, service)

@@ -66,7 +66,7 @@ export class World implements AsyncDisposable {
   async startRoot(): Promise<Root> {
     const listen = { ...loopback, port: this.#ports.get('root') ?? (await freePort()) }
     this.#root = await Root.start(
-      { dir: join(this.dir, 'root'), listen, ...this.#options.root },
+      { dir: join(this.dir, 'root'), listen, clusterReturnMs: 0, ...this.#options.root },
       log,
       openMetrics('root'),
     )

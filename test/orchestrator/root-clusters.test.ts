@@ -150,6 +150,22 @@ t.test('a cluster speaks only of its own nodes', async (t) => {
   link.close('done')
 })
 
+t.test('what needs a cluster waits for its link, which may be a moment away', async (t) => {
+  await using world = await mesh({ root: { clusterReturnMs: 30_000 } })
+  const token = () => world.api.call('POST', '/tokens', { role: 'node' })
+  await world.stopCluster()
+  const asked = [token(), token()]
+  await world.startCluster()
+  t.match(await Promise.all(asked), [{ token: String }, { token: String }], 'of a cluster that was just started')
+  await world.stopRoot()
+  await world.startRoot()
+  t.match(await token(), { token: String }, 'of a root that was just started')
+  await world.stopCluster()
+  const inVain = t.rejects(token(), { code: 'LINK_CLOSED', details: { cluster: 'edge' } }, 'it is removed meanwhile')
+  await world.api.call('DELETE', '/clusters/edge')
+  await inVain
+})
+
 t.test('nodes and instances of a cluster that is away are shown as last known, with their age', async (t) => {
   await using world = await mesh()
   await world.node('n1')

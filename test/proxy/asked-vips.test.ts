@@ -1,6 +1,6 @@
 import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
-import { createServer, type Socket } from 'node:net'
+import { type AddressInfo, createServer, type Socket } from 'node:net'
 import t, { type Test } from 'tap'
 import { NODE_CALLER } from '../../proxy/flow/flow.ts'
 import { AskedVips, FORGET_MS } from '../../proxy/intercept/asked-vips.ts'
@@ -188,7 +188,8 @@ t.test(
     t.match(loopback.problems(), [{ code: 'PORT_TAKEN', port }], 'check tells it')
     t.equal(asked.size, 0)
     await new Promise((resolve) => server.close(resolve))
-    loopback.retry()
+    await loopback.retry()
+    t.same(loopback.problems(), [], 'check tells it no more')
     await loopback.settled()
     t.equal(await machineCanHave(port), 'yes yes', 'it finds its port when it starts again')
     t.equal(await loopback.prepare(table.target(CART)), undefined, 'the next question is answered')
@@ -209,11 +210,49 @@ t.test(
     t.equal(loopback.prepare(table.target(CART)), undefined)
     t.match(await loopback.obstacles(table.target(CART)), [{ port: other }])
     await new Promise((resolve) => server.close(resolve))
-    loopback.retry()
+    await loopback.retry()
     await loopback.settled()
     t.equal(await call(other, at(cart.vips['any.rr'])), CART)
   },
 )
+
+t.test('what is in the way of a name is told also while no instance runs', async (t) => {
+  const [port, other] = [await freePort(), await freePort()]
+  const cart = facts(CART, port, { ports: [port, other] })
+  const table = new LiteralTable(cart)
+  const loopback = await start(t, table)
+  const server = createServer().listen(port, '0.0.0.0')
+  await once(server, 'listening')
+  t.equal(loopback.prepare(table.target(CART)), undefined)
+  const told = [{ code: 'PORT_TAKEN', port, reason: /another program/ }]
+  t.match(loopback.problems(), told)
+  for (const state of ['starting', 'running', 'starting'] as const) {
+    table.set({ ...cart, states: [state] })
+    await loopback.settled()
+    await loopback.retry()
+    t.match([loopback.problems(), loopback.size], [told, state === 'running' ? 1 : 0], state)
+    t.match(await loopback.obstacles(table.target(CART)), [{ port, reason: /would answer instead/ }], 'and by resolve')
+  }
+  t.match(await loopback.prepare(table.target(CART)), /would answer instead/, 'its name is not answered meanwhile')
+
+  await new Promise((resolve) => server.close(resolve))
+  await loopback.retry()
+  t.same(loopback.problems(), [], 'the port is free')
+  t.equal(await machineCanHave(port), 'yes yes', 'and is not taken')
+  table.set(cart)
+  await loopback.settled()
+  t.equal(await call(port, at(cart.vips['any.rr'])), CART, 'until an instance runs')
+
+  const again = createServer().listen(0, '0.0.0.0')
+  await once(again, 'listening')
+  table.set({ ...cart, ports: [(again.address() as AddressInfo).port] })
+  await loopback.settled()
+  t.equal(loopback.problems().length, 1)
+  table.set({ ...cart, ports: [], states: ['starting'] })
+  await loopback.settled()
+  t.same(loopback.problems(), [], 'a port that the service has no more')
+  await new Promise((resolve) => again.close(resolve))
+})
 
 const noRights = mayUseNft() ? false : 'optional: needs CAP_NET_ADMIN, which this test takes away'
 

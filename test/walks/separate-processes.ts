@@ -147,16 +147,8 @@ export class SeparateProcesses implements AsyncDisposable {
   }
 
   async #token(file: string, ...role: string[]): Promise<void> {
-    // one for a node is the cluster's, whose link to the root may be a moment away
-    const created = () => this.machines.json<{ token: string }>('root', 'token', 'create', ...role)
-    await eventually(
-      () =>
-        created().then(
-          ({ token }) => (writeFileSync(this.machines.path(`token-${file}`), token), true),
-          () => false,
-        ),
-      'a token is created',
-    )
+    const { token } = await this.machines.json<{ token: string }>('root', 'token', 'create', ...role)
+    writeFileSync(this.machines.path(`token-${file}`), token)
   }
 }
 

@@ -26,11 +26,11 @@ const readReason = reader(
 export type NodePath = { Params: { cluster: string; node: string } }
 
 /** The node, and the link to its cluster. @throws MeshError CLUSTER_UNKNOWN, NODE_UNKNOWN, LINK_CLOSED */
-export function linkedNode({ cluster, node }: NodePath['Params'], { store, clusters }: ApiContext) {
+export async function linkedNode({ cluster, node }: NodePath['Params'], { store, clusters }: ApiContext) {
   if (store.clusters.get(cluster) === undefined) throw new MeshError('CLUSTER_UNKNOWN', { cluster })
   const id = `${cluster}/${node}`
   if (store.enrolments.get(`node ${id}`) === undefined) throw new MeshError('NODE_UNKNOWN', { node: id })
-  return { id, link: clusters.require(cluster).link }
+  return { id, link: (await clusters.linkedSoon(cluster)).link }
 }
 
 /** Join tokens live this long unless the caller asks for another time (SEC-17). */
@@ -49,13 +49,13 @@ export function clusterRoutes(app: App, context: ApiContext): void {
 
   app.post<NodePath>('/nodes/:cluster/:node/cordon', async ({ params, body }) => {
     const { reason } = readReason(body ?? {})
-    const { id, link } = linkedNode(params, context)
+    const { id, link } = await linkedNode(params, context)
     const { changed } = await link.request('node.cordon', { node: id, ...(reason === undefined ? {} : { reason }) })
     if (changed) context.events.record({ what: 'cordoned', by: 'user', node: id, why: reason })
     return { changed }
   })
   app.post<NodePath>('/nodes/:cluster/:node/uncordon', async ({ params }) => {
-    const { id, link } = linkedNode(params, context)
+    const { id, link } = await linkedNode(params, context)
     const { changed } = await link.request('node.uncordon', { node: id })
     if (changed) context.events.record({ what: 'uncordoned', by: 'user', node: id })
     return { changed }
@@ -66,7 +66,7 @@ export function clusterRoutes(app: App, context: ApiContext): void {
     const minted =
       role === 'cluster'
         ? mintClusterToken(cluster, ttlSeconds, context)
-        : await issuerOf(cluster, context).link.request('token.mint', { role, ttlSeconds })
+        : await (await issuerOf(cluster, context)).link.request('token.mint', { role, ttlSeconds })
     return { ...minted, command: `hedgerow ${role === 'node' ? 'agent' : role} --token-file FILE` }
   })
 }
@@ -80,14 +80,14 @@ function mintClusterToken(name: string | undefined, ttlSeconds: number, { joinTo
 }
 
 /** The cluster that makes a token for a node or relay: the one named, else the only one there is. */
-function issuerOf(name: string | undefined, { store, clusters }: ApiContext): LinkedCluster {
+async function issuerOf(name: string | undefined, { store, clusters }: ApiContext): Promise<LinkedCluster> {
   if (name !== undefined) {
     if (store.clusters.get(name) === undefined) throw new MeshError('CLUSTER_UNKNOWN', { cluster: name })
-    return clusters.require(name)
+    return clusters.linkedSoon(name)
   }
   const names = store.clusters.keys()
   const [only] = names
-  if (names.length === 1 && only !== undefined) return clusters.require(only)
+  if (names.length === 1 && only !== undefined) return clusters.linkedSoon(only)
   const reason =
     names.length === 0 ? 'no cluster has joined yet' : `there are ${names.length} clusters: ${names.join(', ')}`
   const remedy = names.length === 0 ? 'First run `hedgerow token create --role cluster`.' : 'Add --cluster NAME.'

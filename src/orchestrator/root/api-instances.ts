@@ -33,7 +33,7 @@ export function instanceRoutes(app: App, { store, clusters, nodes, reconciler }:
       const reason = 'it has not been placed on a node, so it has no log'
       throw new MeshError('INSTANCE_UNKNOWN', { instance: record.id, reason })
     }
-    const { link } = clusters.require(record.cluster)
+    const { link } = await clusters.linkedSoon(record.cluster)
     const lines = await openLogs(link, { instance: record.id, tail: Number(tail), follow: follow === 'true' })
     return reply.type('text/plain; charset=utf-8').send(lines)
   })

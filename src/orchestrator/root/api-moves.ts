@@ -33,9 +33,8 @@ export function moveRoutes(app: App, context: ApiContext): void {
 
   app.post<Id>('/instances/:id/migrate', async ({ params, body }) => {
     const { to } = readMigrate(body ?? {})
-    const { record, service, cluster } = placed(params.id, context)
-    checkMoves(record, service.spec, to)
-    clusters.require(cluster) // of one whose cluster is away nobody could end the run that is there
+    await clusters.linkedSoon(movable(params.id, to, context).cluster) // of one whose cluster is away nobody could end the run there
+    const { record, service, cluster } = movable(params.id, to, context) // as it is by now
     const { node, epoch, gap } =
       to !== undefined && clusterOf(to) !== cluster
         ? await toOtherCluster(record, to, context)
@@ -56,9 +55,8 @@ export function moveRoutes(app: App, context: ApiContext): void {
     checkIsOurs(service.spec)
     if (service.spec.oneShot && !hasEnded(record, service))
       throw new MeshError('UNPLACEABLE', { job: record.id, reason: 'its run has not ended' })
-    const { node, epoch, gap } = await clusters
-      .require(cluster)
-      .link.request('instance.replace', { instance: record.id })
+    const { link } = await clusters.linkedSoon(cluster)
+    const { node, epoch, gap } = await link.request('instance.replace', { instance: record.id })
     context.events.record({ what: 'restarted', by: 'user', instance: record.id, node, why: gap })
     return { instance: record.id, node, epoch, ...(gap === undefined ? {} : { gap }) }
   })
@@ -83,14 +81,14 @@ export function moveRoutes(app: App, context: ApiContext): void {
 
   app.post<NodePath>('/nodes/:cluster/:node/drain', async ({ params, body }) => {
     const { force = false, reason } = readDrain(body ?? {})
-    const { id, link } = linkedNode(params, context)
+    const { id, link } = await linkedNode(params, context)
     const why = reason === undefined ? {} : { reason }
     const status = await link.request('node.drain', { node: id, isForced: force, ...why })
     context.events.record({ what: 'draining', by: 'user', node: id, why: reason })
     return status
   })
-  app.get<NodePath>('/nodes/:cluster/:node/drain', ({ params }) => {
-    const { id, link } = linkedNode(params, context)
+  app.get<NodePath>('/nodes/:cluster/:node/drain', async ({ params }) => {
+    const { id, link } = await linkedNode(params, context)
     return link.request('node.drained', { node: id })
   })
 }
@@ -110,10 +108,14 @@ function placed(
   return { record, service, cluster: record.cluster }
 }
 
-/** @throws MeshError UNPLACEABLE */
-function checkMoves({ id, node }: InstanceRecord, spec: ServiceSpec, to: NodeId | undefined): void {
-  const reason = to !== undefined && node?.id === to ? `it is on ${to} already` : whyImmobile(spec)
-  if (reason !== undefined) throw new MeshError('UNPLACEABLE', { instance: id, reason })
+/** One that may move there. @throws MeshError INSTANCE_UNKNOWN, UNPLACEABLE */
+function movable(id: string, to: NodeId | undefined, context: ApiContext): ReturnType<typeof placed> {
+  const found = placed(id, context)
+  const { record, service } = found
+  const reason =
+    to !== undefined && record.node?.id === to ? `it is on ${to} already` : whyImmobile(service.spec)
+  if (reason !== undefined) throw new MeshError('UNPLACEABLE', { instance: record.id, reason })
+  return found
 }
 
 interface MovesTo {
@@ -149,7 +151,7 @@ async function within(
 
 /** @throws MeshError UNPLACEABLE, CLUSTER_UNKNOWN, NODE_UNKNOWN, LINK_CLOSED */
 async function toOtherCluster({ id }: InstanceRecord, to: NodeId | undefined, context: ApiContext): Promise<MovesTo> {
-  if (to !== undefined) linkedNode({ cluster: clusterOf(to), node: to.slice(to.indexOf('/') + 1) }, context)
+  if (to !== undefined) await linkedNode({ cluster: clusterOf(to), node: to.slice(to.indexOf('/') + 1) }, context)
   const { node, gap } = await context.reconciler.moves.begin(id, { to, cause: MIGRATED })
   return { node, gap, epoch: 0 } // each cluster counts its own
 }

@@ -46,6 +46,8 @@ export interface ClustersOptions {
   clock: Clock
   /** A cluster whose link has been down for this long is lost. */
   lostMs: number
+  /** For this long a request of the API waits for the link of its cluster. */
+  returnMs: number
 }
 
 /**
@@ -62,6 +64,8 @@ export class Clusters {
   readonly #links: PeerLinks<ClusterLink>
   readonly #linked = new Map<string, LinkedCluster>()
   readonly #downSince = new Map<string, number>()
+  /** Requests that wait for the link of a cluster, until `hello`. */
+  readonly #waiting = new Set<{ name: string; settle: () => void }>()
   #listener: ClusterListener | undefined
 
   /** `joined`: the names of all clusters that have ever joined. */
@@ -120,6 +124,7 @@ export class Clusters {
     this.#downSince.delete(cluster.name)
     this.#log.info('cluster link up', { cluster: cluster.name, address: cluster.url })
     this.#listener?.changed(cluster.name)
+    this.#settle(({ name }) => name === cluster.name)
   }
 
   linked(name: string): LinkedCluster | undefined {
@@ -131,6 +136,24 @@ export class Clusters {
     const cluster = this.#linked.get(name)
     if (cluster === undefined) throw new MeshError('LINK_CLOSED', { cluster: name })
     return cluster
+  }
+
+  /**
+   * The cluster, when it is there or comes soon: it may have been started a moment ago, or the root.
+   * @throws MeshError LINK_CLOSED when it stays away
+   */
+  async linkedSoon(name: string): Promise<LinkedCluster> {
+    const { clock, returnMs } = this.#options
+    if (!this.#linked.has(name) && returnMs > 0) {
+      const { promise, resolve } = Promise.withResolvers<void>()
+      const waiting = { name, settle: resolve }
+      this.#waiting.add(waiting)
+      const cancel = clock.after(returnMs, resolve)
+      await promise
+      cancel()
+      this.#waiting.delete(waiting)
+    }
+    return this.require(name)
   }
 
   all(): Iterable<LinkedCluster> {
@@ -212,10 +235,16 @@ export class Clusters {
     this.#downSince.delete(name)
     this.#links.expel(name, 'revoked')
     this.#listener?.changed(name)
+    this.#settle((waiting) => waiting.name === name)
   }
 
   close(): void {
+    this.#settle(() => true)
     for (const link of this.#links.values()) link.goAway(Math.random() * 1_000)
+  }
+
+  #settle(isMeant: (waiting: { name: string }) => boolean): void {
+    for (const waiting of this.#waiting) if (isMeant(waiting)) waiting.settle()
   }
 }
 

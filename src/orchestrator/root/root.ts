@@ -46,6 +46,8 @@ export interface RootOptions {
   vipRestSeconds?: number
   /** When a cluster's link has been down for this long, its instances are placed on other clusters that have room. */
   clusterLostSeconds?: number
+  /** For this long a request of the API waits for the link of its cluster; 6 s by default. */
+  clusterReturnMs?: number
   /** For this many days after its expiry a cluster's certificate can still be renewed; 30 by default. */
   certificateGraceDays?: number
   /** Strategies beside those that are built in; every cluster needs them too. */
@@ -56,6 +58,8 @@ export interface RootOptions {
 
 /** How often a rotation is continued and failed placements are retried, which also happens whenever capacity changes. */
 const RETRY_MS = 2_000
+/** A cluster dials again within 5 s. Smaller refuses what would go a moment later; larger tells later that a cluster is down. */
+const RETURN_MS = 6_000
 /** How often it is looked which jobs are due; a run begins up to this late. */
 const DUE_MS = 1_000
 const readEnrol = reader(
@@ -188,10 +192,12 @@ async function openState(life: Lifetime, options: RootOptions, parentLog: Log, m
 }
 
 /** The clusters, as far as their links are up, and what places instances on them. */
-function startScheduling(life: Lifetime, state: State, { dir, clusterLostSeconds = 30, strategies }: RootOptions) {
+function startScheduling(life: Lifetime, state: State, options: RootOptions) {
+  const { dir, clusterLostSeconds = 30, clusterReturnMs: returnMs = RETURN_MS, strategies } = options
   const rules = rulesWith(strategies)
   const { store, clock, log, metrics } = state
-  const clusters = new Clusters({ clock, lostMs: clusterLostSeconds * 1_000 }, store.clusters.keys(), log, metrics)
+  const times = { clock, lostMs: clusterLostSeconds * 1_000, returnMs }
+  const clusters = new Clusters(times, store.clusters.keys(), log, metrics)
   const reconciler = new Reconciler({ ...state, clusters, rules })
   const large = new LargeSubmissions(state)
   const nodes = new NodeDirectory({ store, clusters, clock, log })
