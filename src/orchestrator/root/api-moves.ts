@@ -112,8 +112,7 @@ function placed(
 function movable(id: string, to: NodeId | undefined, context: ApiContext): ReturnType<typeof placed> {
   const found = placed(id, context)
   const { record, service } = found
-  const reason =
-    to !== undefined && record.node?.id === to ? `it is on ${to} already` : whyImmobile(service.spec)
+  const reason = to !== undefined && record.node?.id === to ? `it is on ${to} already` : whyImmobile(service.spec)
   if (reason !== undefined) throw new MeshError('UNPLACEABLE', { instance: record.id, reason })
   return found
 }

@@ -13,7 +13,7 @@ const LISTENING = '0A'
 const ANY = ['00000000', '0'.repeat(32)] as const
 
 /** A look counts for this long. Smaller looks more often, larger shows a listener that has just been closed. */
-const FRESH_MS = 250
+const FRESH_MS = 1_000
 /** With many listeners a look is dear: then it counts for longer, so that looking takes a hundredth of the processor at most. */
 const COST = 100
 /** A longer list is not read to its end: then nothing is known. */
@@ -23,7 +23,8 @@ const MAX_BYTES = 4 * 1024 * 1024
 export class Listening {
   readonly #read: () => readonly string[]
   readonly #now: () => number
-  #keepsUp: ReadonlyMap<string, boolean> = new Map()
+  /** By address and port: whether connections wait, and whether they did at the look before. */
+  #listeners: ReadonlyMap<string, Backlog> = new Map()
   #until = -Infinity
 
   constructor({
@@ -34,29 +35,39 @@ export class Listening {
     this.#now = now
   }
 
-  /** True when a program listens there and nothing waits to be accepted; false when not so, or when it is not known. */
+  /**
+   * True when a program listens there and accepts what arrives; false when not so, or when it is not known. What waits at one look may
+   * have come a moment before; what waits at the next one too is not accepted.
+   */
   keepsUp(host: string, port: number): boolean {
     const address = hexOf(host)
     if (address === undefined) return false
     this.#readAgain()
     const suffix = `:${port.toString(16).toUpperCase().padStart(4, '0')}`
-    return [address, ...ANY].some((local) => this.#keepsUp.get(local + suffix) === true)
+    const found = [address, ...ANY].map((local) => this.#listeners.get(local + suffix))
+    return found.some((backlog) => backlog !== undefined && !(backlog.waits && backlog.waited))
   }
 
   #readAgain(): void {
     const startedAt = this.#now()
     if (startedAt < this.#until) return
-    const keepsUp = new Map<string, boolean>()
+    const listeners = new Map<string, Backlog>()
     for (const list of this.#read()) {
       for (const [, local = '', state, waiting] of list.matchAll(LINE)) {
-        if (state === LISTENING)
-          keepsUp.set(local, Number.parseInt(waiting ?? '1', 16) === 0 && keepsUp.get(local) !== false)
+        if (state !== LISTENING) continue
+        const waits = Number.parseInt(waiting ?? '1', 16) > 0 || listeners.get(local)?.waits === true
+        listeners.set(local, { waits, waited: this.#listeners.get(local)?.waits === true })
       }
     }
-    this.#keepsUp = keepsUp
+    this.#listeners = listeners
     const endedAt = this.#now()
     this.#until = endedAt + Math.max(FRESH_MS, COST * (endedAt - startedAt))
   }
+}
+
+interface Backlog {
+  waits: boolean
+  waited: boolean
 }
 
 /** 127.0.0.1 is 0100007F; only addresses of the loopback interface, which no other machine or namespace has. */

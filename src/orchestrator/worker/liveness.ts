@@ -1,4 +1,5 @@
 import type { Clock } from '../../core/kit/clock.ts'
+import { inStep } from '../../core/kit/in-step.ts'
 import type { LivenessSpec, ServiceSpec } from '../spec.ts'
 import { probe, probedBy } from './readiness.ts'
 import type { Endpoints } from './runtime.ts'
@@ -90,7 +91,7 @@ export class Liveness implements Disposable {
       if (signal.aborted) return undefined
       failures = fault === undefined ? 0 : failures + 1
       if (failures >= liveness.failures) return `its liveness probe failed ${failures} times in a row: ${fault ?? ''}`
-      await clock.sleep(liveness.intervalMs, signal)
+      await clock.sleep(inStep(clock.now(), liveness.intervalMs), signal)
     }
     return undefined
   }

@@ -59,6 +59,15 @@ export function isAlive(pid: number, startTime: number): boolean {
   return stat !== undefined && stat.startTime === startTime && stat.state !== 'Z'
 }
 
+/** Whether some process has the number: it may be another one by now, or have ended and not been waited for. */
+export function isInUse(pid: number): boolean {
+  try {
+    return process.kill(pid, 0)
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EPERM'
+  }
+}
+
 /** A process and all that descend from it, as far as they were not orphaned. */
 export function descendants(pid: number): number[] {
   const found = [pid]

@@ -1,8 +1,9 @@
 import { randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { systemClock, type Clock } from '../../core/kit/clock.ts'
+import { inStep } from '../../core/kit/in-step.ts'
 import { MeshError } from '../../core/errors.ts'
-import { bootId, descendants, endGroup, isAlive, signalGroup } from './process-group.ts'
+import { bootId, descendants, endGroup, isAlive, isInUse, signalGroup } from './process-group.ts'
 import { isFree, PortPool } from './ports.ts'
 import { environmentOf, programOf } from './program.ts'
 import {
@@ -31,6 +32,8 @@ export interface ProcessOptions {
 
 /** How often an adopted process is looked for: it is not our child, so nobody tells us when it ends. */
 const ADOPTED_LOOK_MS = 250
+/** Of so many looks one asks who has the number, which costs ten times as much. Larger: one who got it meanwhile is noticed later. */
+const LOOKS_A_STAT = 4
 /** What outlives its leader gets this long to end. */
 const LEFT_BEHIND_MS = 1_000
 
@@ -185,7 +188,10 @@ export class ProcessRuntime implements Runtime {
 
   /** Never settles when it is aborted: then another agent watches. */
   async #watchAdopted(pid: number, startTime: number, signal: AbortSignal): Promise<Ended> {
-    while (!signal.aborted && isAlive(pid, startTime)) await this.#clock.sleep(ADOPTED_LOOK_MS, signal)
+    for (let look = 0; !signal.aborted; look++) {
+      if (!(look % LOOKS_A_STAT === 0 ? isAlive(pid, startTime) : isInUse(pid))) break
+      await this.#clock.sleep(inStep(this.#clock.now(), ADOPTED_LOOK_MS), signal)
+    }
     if (signal.aborted) return new Promise(() => undefined)
     return { detail: 'ended; the exit code is not known, because the agent was restarted meanwhile' }
   }

@@ -3,6 +3,7 @@ import { connect, type Socket } from 'node:net'
 import { get } from '../../core/kit/node-http.ts'
 import { OWN_PROXY_HEADER } from '../../core/kit/proxy-header.ts'
 import type { Clock } from '../../core/kit/clock.ts'
+import { inStep } from '../../core/kit/in-step.ts'
 import type { CheckSpec, ServiceSpec } from '../spec.ts'
 import { Listening } from './listening.ts'
 import { endpointKey, type Endpoint, type Endpoints } from './runtime.ts'
@@ -87,7 +88,7 @@ export async function watchReadiness(
       onVerdict(verdict.isReady, fault)
     }
     waitMs = verdict.isReady ? FIRST_CHECK_MS : Math.min(waitMs * 1.5, LAST_CHECK_MS, intervalMs)
-    await clock.sleep(verdict.isReady ? intervalMs : waitMs, limit)
+    await clock.sleep(verdict.isReady ? inStep(clock.now(), intervalMs) : waitMs, limit)
   }
 }
 

@@ -16,5 +16,7 @@ export function agentCalls(life: Lifetime) {
       life.use(await Agent.start({ dir, config: config.agent, version: '0.0.0', token }, silentLog))
     },
     longestBlockMs: () => blocks.take(),
+    pauseWatch: () => blocks.pause(),
+    resumeWatch: () => blocks.resume(),
   }
 }

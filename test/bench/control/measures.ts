@@ -181,10 +181,12 @@ const agents: Scenario = {
     const few = { apps: 1, services: size.checked, origin }
     await applyAll(plane, few)
     await until(async () => (await plane.knownToRun()) === size.checked, 'the checked instances run', 300_000, 200)
+    await agent.call('pauseWatch')
     await sleep(Math.min(5_000, size.restSeconds * 1_000))
     const before = cpuSeconds(agent.pid)
     await sleep(size.restSeconds * 500)
     const cpu = ((cpuSeconds(agent.pid) - before) / (size.restSeconds / 2)) * 100
+    await agent.call('resumeWatch')
     say(`an agent with ${size.checked} instances uses ${cpu.toFixed(2)} % of a core`)
     await removeAll(plane, few)
     await plane.startAgent('b')
