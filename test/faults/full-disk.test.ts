@@ -87,7 +87,7 @@ t.test('instances on a node whose state disk is full', { skip }, async (t) => {
 
 t.test('a store on a full disk says so, and goes on when there is room', { skip }, async (t) => {
   const dir = smallDisk(t, 512)
-  using store = Store.open(join(dir, 'root.db'))
+  const store = Store.open(join(dir, 'root.db'))
   const things = store.collection<string>('things')
   things.put('before', 'x')
   const makeRoom = fill(dir)
@@ -101,6 +101,16 @@ t.test('a store on a full disk says so, and goes on when there is room', { skip 
   makeRoom()
   things.put('after', 'y')
   t.equal(things.get('after'), 'y')
+  store.close()
+
+  const makeRoomAgain = fill(dir)
+  using again = Store.open(join(dir, 'root.db'))
+  t.equal(again.collection('things').get('after'), 'y', 'it can be opened')
+  t.throws(() => Store.open(join(dir, 'root.db')), { code: 'STATE_UNREADABLE' }, 'by one process')
+  makeRoomAgain()
+  again.collection('things').put('more', 'z')
+  await again.pending
+  t.equal(again.collection('things').get('more'), 'z')
 })
 
 t.test(

@@ -252,3 +252,33 @@ t.test('what was rolled back is not in memory either', async (t) => {
   t.same(kept.list(), [1, 4])
   t.equal(told, 2)
 })
+
+t.test('what was written is on disk when nothing is pending', async (t) => {
+  using store = Store.open(fresh())
+  const things = store.collection<number>('things')
+  t.equal(store.pending, undefined)
+  store.transaction(() => things.get('a'))
+  t.equal(store.pending, undefined, 'nothing was written')
+  store.transaction(() => {
+    things.put('a', 1)
+    t.type(store.pending, Promise, 'what is said within the transaction follows from it')
+  })
+  things.put('b', 2)
+  await store.pending
+  t.equal(store.pending, undefined)
+})
+
+t.test('a long log is moved to its place while the store is written', async (t) => {
+  const path = fresh()
+  using store = Store.open(path)
+  const many = store.collection<string>('many')
+  const before = statSync(path).size
+  for (let i = 0; statSync(path).size < before + 4_000_000; i += 1) {
+    store.transaction(() => {
+      for (let j = 0; j < 100; j += 1) many.put(`key-${i}-${j}`, 'x'.repeat(4_000))
+    })
+    await store.pending
+    if (i > 500) return t.fail('nothing was moved')
+  }
+  t.pass('the file of the documents has grown')
+})

@@ -97,6 +97,32 @@ function pair(changes: Partial<LinkSides<Words, Words>> = {}) {
 const soon = () => new Promise((resolve) => setImmediate(() => setImmediate(resolve)))
 const json = (texts: string[]) => texts.map((text) => JSON.parse(text) as Record<string, unknown>)
 
+t.test('answers wait until what they follow from is on disk; that we live is said at once', async (t) => {
+  const disk = Promise.withResolvers<void>()
+  let pending: Promise<void> | undefined = disk.promise
+  const channel = end()
+  const answering = new Link(channel, sides, { ...parts, pending: () => pending })
+  channel.receive(JSON.stringify({ ask: 1, type: 'double', body: { n: 1 } }))
+  await soon()
+  answering.notify('say', { word: 'two' })
+  t.same(channel.sent, [])
+  answering.goAway(100)
+  t.same(json(channel.sent), [{ goaway: 100 }], 'whoever leaves says so')
+  pending = undefined
+  disk.resolve()
+  await soon()
+  t.equal(channel.sent.length, 1, 'and nothing after that')
+
+  const other = end()
+  const disks = Promise.withResolvers<void>()
+  const failing = new Link(other, sides, { ...parts, pending: () => disks.promise })
+  failing.notify('say', { word: 'one' })
+  disks.reject(new Error('EIO'))
+  await soon()
+  t.same(other.sent, [])
+  t.notOk(failing.isOpen, 'a tier that cannot save what it says ends its links')
+})
+
 t.test(
   'what follows from a request comes after its response, not after the end of the link, and its errors are logged',
   async (t) => {

@@ -1,5 +1,6 @@
 import { createHash, type KeyObject, X509Certificate } from 'node:crypto'
 import { MeshError } from '../errors.ts'
+import { keptAnswers } from '../kit/kept-answers.ts'
 import { AUTHORITY_NAME, certificatesIn } from './x509.ts'
 
 /**
@@ -16,8 +17,10 @@ export const MAX_AUTHORITY_CHARS = 2_048
 
 /** How an authority is called among people and between members: the beginning of its public key's SHA-256, hex. */
 export function authorityIdOf(certificate: X509Certificate | string): string {
-  return idOfKey((typeof certificate === 'string' ? new X509Certificate(certificate) : certificate).publicKey)
+  return typeof certificate === 'string' ? idOfText(certificate) : idOfKey(certificate.publicKey)
 }
+
+const idOfText = keptAnswers((pem: string) => idOfKey(new X509Certificate(pem).publicKey))
 
 /** The same of a key without a certificate. */
 export function idOfKey(publicKey: KeyObject): string {
@@ -59,20 +62,28 @@ export function authorityIds(authorities: string): string[] {
 }
 
 /** Fingerprints of the authorities, that of `first` (an id) before the others. */
-export function fingerprints(authorities: string, first: string | undefined): string[] {
-  return inOrder(authorities, first).map((one) => fingerprintOf(one))
+export function fingerprints(authorities: string, first: string | undefined): readonly string[] {
+  return inOrder(authorities, first).map(({ fingerprint }) => fingerprint)
 }
 
 /** What a server answers at `/ca`, where one asks who knows only a fingerprint. */
 export function authoritiesAnswer(authorities: string, first: string | undefined) {
-  const [signs = '', ...others] = inOrder(authorities, first).map((one) => one.toString())
-  return { fingerprint: fingerprintOf(signs), ca: signs, authorities: [signs, ...others].join('') }
+  const ordered = inOrder(authorities, first)
+  const [signs] = ordered
+  return {
+    fingerprint: signs?.fingerprint ?? '',
+    ca: signs?.pem ?? '',
+    authorities: ordered.map(({ pem }) => pem).join(''),
+  }
 }
 
-function inOrder(authorities: string, first: string | undefined): X509Certificate[] {
+/** Whoever joins asks for it. */
+const inOrder = keptAnswers((authorities: string, first: string | undefined) => {
   const isFirst = (one: X509Certificate) => authorityIdOf(one) === first
-  return certificatesIn(authorities).toSorted((a, b) => Number(isFirst(b)) - Number(isFirst(a)))
-}
+  return certificatesIn(authorities)
+    .toSorted((a, b) => Number(isFirst(b)) - Number(isFirst(a)))
+    .map((one) => ({ pem: one.toString(), fingerprint: fingerprintOf(one) }))
+})
 
 export interface Path {
   /** Leaf first, without authorities: the leaf, or the leaf and its cluster. */

@@ -2,6 +2,7 @@ import { createSecureContext, type SecureContext } from 'node:tls'
 import { join } from 'node:path'
 import { MeshError } from '../errors.ts'
 import { systemClock, type Clock } from '../kit/clock.ts'
+import { keptAnswers } from '../kit/kept-answers.ts'
 import { authorityIdOf, authorityIds, pathOf } from './authorities.ts'
 import { cipherList } from './ciphers.ts'
 import type { Identity, Principal, Trust } from './contract.ts'
@@ -12,6 +13,14 @@ import { printPrincipal } from './principal.ts'
 import { type Renew, type RenewOptions, renewUntil } from './renewal.ts'
 import { Revocations } from './revocation.ts'
 import { certificatesIn } from './x509.ts'
+
+/** Whatever joins or says hello is compared with it. */
+const trustOf = keptAnswers((chain: string, ca: string, savedTrust: string): Trust => {
+  const path = pathOf(certificatesIn(chain), ca)
+  const saved = authorityIds(savedTrust)
+  const trusts = authorityIds(ca).filter((id) => saved.includes(id))
+  return path === undefined ? { trusts } : { trusts, presents: authorityIdOf(path.authority) }
+})
 
 const REVOCATIONS_FILE = 'revocations.json'
 
@@ -108,10 +117,7 @@ export class HeldIdentity implements Identity {
   }
 
   get trust(): Trust {
-    const path = pathOf(certificatesIn(this.chain), this.ca)
-    const saved = authorityIds(this.#savedTrust)
-    const trusts = authorityIds(this.ca).filter((id) => saved.includes(id))
-    return path === undefined ? { trusts } : { trusts, presents: authorityIdOf(path.authority) }
+    return trustOf(this.chain, this.ca, this.#savedTrust)
   }
 
   /** For connections to and from the mesh: TLS 1.3, our key, only our authorities. */

@@ -2,6 +2,7 @@ import 'reflect-metadata' // @peculiar/x509 throws without it
 import * as x509 from '@peculiar/x509'
 import { createPrivateKey, createPublicKey, randomBytes, type webcrypto, X509Certificate } from 'node:crypto'
 import { MeshError } from '../errors.ts'
+import { keptAnswers } from '../kit/kept-answers.ts'
 import type { Principal } from './contract.ts'
 import { printPrincipal } from './principal.ts'
 
@@ -110,7 +111,7 @@ export async function signRequest(
   { lifeMs, now, enrolment }: { lifeMs: number; now: number; enrolment: string },
 ): Promise<string> {
   const request = await provenRequest(csrPem)
-  const signer = new x509.X509Certificate(firstOf(issuer.certificatePem))
+  const signer = await signerOf(issuer.keyPem, issuer.certificatePem)
   const isCluster = principal.role === 'cluster'
   const usages = x509.KeyUsageFlags
   const notAfter = new Date(Math.min(now + lifeMs, signer.notAfter.getTime()))
@@ -118,11 +119,11 @@ export async function signRequest(
   const certificate = await x509.X509CertificateGenerator.create({
     serialNumber: serial(enrolment),
     subject: subjectOf(principal),
-    issuer: signer.subjectName,
+    issuer: signer.subject,
     notBefore: new Date(now - SKEW_MS),
     notAfter,
     publicKey: request.publicKey,
-    signingKey: await signingKey(issuer.keyPem),
+    signingKey: signer.key,
     signingAlgorithm: SIGNING,
     extensions: [
       new x509.BasicConstraintsExtension(isCluster, isCluster ? 0 : undefined, true),
@@ -130,11 +131,22 @@ export async function signRequest(
       new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.serverAuth, x509.ExtendedKeyUsage.clientAuth]),
       new x509.SubjectAlternativeNameExtension([{ type: 'url', value: printPrincipal(principal) }]),
       await x509.SubjectKeyIdentifierExtension.create(request.publicKey),
-      await x509.AuthorityKeyIdentifierExtension.create(signer.publicKey),
+      signer.keyIdentifier,
     ],
   })
   return certificate.toString('pem')
 }
+
+/** Of a key that signs for many. */
+const signerOf = keptAnswers(async (keyPem: string, certificatePem: string) => {
+  const certificate = new x509.X509Certificate(firstOf(certificatePem))
+  return {
+    subject: certificate.subjectName,
+    notAfter: certificate.notAfter,
+    key: await signingKey(keyPem),
+    keyIdentifier: await x509.AuthorityKeyIdentifierExtension.create(certificate.publicKey),
+  }
+})
 
 /** Certificates of a PEM text, in order. @throws when one cannot be parsed */
 export function certificatesIn(pem: string): X509Certificate[] {

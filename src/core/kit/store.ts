@@ -1,67 +1,85 @@
-import { chmodSync, closeSync, openSync, rmSync } from 'node:fs'
-import { dirname } from 'node:path'
-import { backup, DatabaseSync, type StatementSync } from 'node:sqlite'
-import { MeshError } from '../errors.ts'
+import { closeSync, fdatasync, fdatasyncSync, openSync, rmSync } from 'node:fs'
+import { backup, type DatabaseSync, type StatementSync } from 'node:sqlite'
+import { promisify } from 'node:util'
+import { Checkpoints } from './checkpoints.ts'
 import type { Collection } from './collection.ts'
 import { stateProblem } from './disk.ts'
+import { Durability } from './durability.ts'
 import { KeptCollection, type SavedCollection } from './kept-collection.ts'
-import { checkPrivateFile, openPrivateDirectory } from './private-directory.ts'
+import { isSqlite, openStoreFile, stateError, type StoreFile } from './store-file.ts'
 
 export type { Collection } from './collection.ts'
 
-/** Each step runs once, in order, in one transaction; never edit one that was released, add another. */
-const MIGRATIONS = [
-  `CREATE TABLE documents (
-     collection TEXT NOT NULL,
-     key TEXT NOT NULL,
-     revision INTEGER NOT NULL,
-     body TEXT NOT NULL,
-     PRIMARY KEY (collection, key)
-   ) WITHOUT ROWID;
-   CREATE TABLE revisions (one INTEGER PRIMARY KEY CHECK (one = 1), last INTEGER NOT NULL);
-   INSERT INTO revisions VALUES (1, 0);`,
-] as const
+const syncFile = promisify(fdatasync)
+const PAGE_BYTES = 4_096
 
-/** Of a copy, 4 KiB each. Larger: a write of this process waits for longer. */
+/** Of a copy. Larger: a write of this process waits for longer. */
 const PAGES_AT_ONCE = 64
 
-/** Marks the file as ours: "hedg". */
-const APPLICATION_ID = 0x68656467
-
 /**
- * State that survives a crash: JSON documents in SQLite, write-ahead log, every commit on disk before it returns.
+ * State that survives a crash: JSON documents in SQLite with a write-ahead log. A commit survives the end of the process when it returns, and
+ * the loss of power when `pending` says that it is on disk; nothing that follows from it leaves the process before that (link/held-back.ts).
  * One process owns the file; a second one is told so.
+ *
+ *     commit: in the log ──▶ fdatasync of the log, for all commits of a turn ──▶ durable
+ *                      └ when the log is long ──▶ a thread moves it to its place (checkpoints.ts)
  */
 export class Store implements Disposable {
   readonly path: string
+  readonly #file: StoreFile
   readonly #database: DatabaseSync
+  readonly #durability: Durability
+  readonly #checkpoints: Checkpoints | undefined
   readonly #statements: Statements
   readonly #onRollback = new Set<() => void>()
   #depth = 0
+  /** Of the log, that the transaction adds; about. */
+  #pages = 0
   /** Of the last write, and of the last one that was committed: saved once for each transaction. */
   #revision: number
   #savedRevision: number
 
-  private constructor(path: string, database: DatabaseSync) {
+  private constructor(path: string, file: StoreFile) {
     this.path = path
-    this.#database = database
-    this.#statements = prepare(database)
+    this.#file = file
+    this.#database = file.database
+    this.#durability = new Durability(() => this.#sync())
+    this.#checkpoints = file.isShared ? new Checkpoints(path) : undefined
+    this.#statements = prepare(file.database)
     this.#revision = this.#savedRevision = (this.#statements.last.get() as { last: number }).last
   }
 
   /** @throws MeshError STATE_UNREADABLE (place or permissions) or STATE_CORRUPT (content; nothing is overwritten). */
   static open(path: string): Store {
-    makePlace(path)
-    let database: DatabaseSync | undefined
+    const file = openStoreFile(path)
     try {
-      database = new DatabaseSync(path, { timeout: 500 })
-      check(database, path)
-      database.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON')
-      migrate(database, path)
-      return new Store(path, database)
+      return new Store(path, file)
     } catch (error) {
-      database?.close()
+      file.close()
       throw stateError(path, error)
+    }
+  }
+
+  /** Until every commit so far is on disk; `undefined` when it is. @throws MeshError STATE_UNREADABLE, DISK_FULL */
+  get pending(): Promise<void> | undefined {
+    return this.#durability.pending
+  }
+
+  async #sync(): Promise<void> {
+    try {
+      await syncFile(this.#file.log)
+    } catch (cause) {
+      if (!this.isOpen || !this.#hasMovedLog()) throw stateProblem(this.path, cause)
+    }
+  }
+
+  /** What the kernel could not write of the log it still has in memory: in its place, and that on disk, it needs no log. */
+  #hasMovedLog(): boolean {
+    try {
+      const row = this.#database.prepare('PRAGMA wal_checkpoint(TRUNCATE)').get()
+      return (row as { busy: number }).busy === 0
+    } catch {
+      return false
     }
   }
 
@@ -81,7 +99,10 @@ export class Store implements Disposable {
     const rows = (prefix: string) =>
       list.all(name, prefix, `${prefix}\u{10ffff}`) as unknown as Array<{ key: string; body: string }>
     const write = (statement: StatementSync, key: string, text: string): boolean =>
-      this.#write(() => Number(statement.run(name, key, ++this.#revision, text).changes) === 1)
+      this.#write(() => {
+        this.#writes(1 + Math.floor(text.length / PAGE_BYTES))
+        return Number(statement.run(name, key, ++this.#revision, text).changes) === 1
+      })
     return {
       get: (key) => {
         const row = get.get(name, key) as { body: string } | undefined
@@ -96,7 +117,11 @@ export class Store implements Disposable {
         write(put, key, text)
       },
       createText: (key, text) => write(create, key, text),
-      delete: (key) => this.#write(() => Number(remove.run(name, key).changes) === 1),
+      delete: (key) =>
+        this.#write(() => {
+          this.#writes(1)
+          return Number(remove.run(name, key).changes) === 1
+        }),
       list: (prefix = '') => rows(prefix).map((row) => JSON.parse(row.body) as T),
       keys: (prefix = '') => rows(prefix).map((row) => row.key),
     }
@@ -117,11 +142,12 @@ export class Store implements Disposable {
     if (this.#depth > 0) return this.#nested(work)
     this.#depth = 1
     try {
-      this.#database.exec('BEGIN IMMEDIATE')
+      this.#statements.begin.run()
       const result = work()
       if (this.#revision !== this.#savedRevision) this.#statements.advance.run(this.#revision)
-      this.#database.exec('COMMIT')
+      this.#statements.commit.run()
       this.#savedRevision = this.#revision
+      this.#checkpoints?.added(this.#pages)
       return result
     } catch (error) {
       if (this.#database.isTransaction) this.#database.exec('ROLLBACK')
@@ -129,16 +155,23 @@ export class Store implements Disposable {
       throw isSqlite(error) ? stateError(this.path, error) : error
     } finally {
       this.#depth = 0
+      this.#pages = 0
     }
+  }
+
+  /** What is said from now on follows from it, also within the transaction: the disk is waited for in a later turn than it ends in. */
+  #writes(pages: number): void {
+    if (this.#pages === 0) this.#durability.wrote()
+    this.#pages += pages
   }
 
   /** A part of a transaction whose failure takes back only this part; SQLite names the innermost when names are equal. */
   #nested<T>(work: () => T): T {
-    this.#database.exec('SAVEPOINT part')
+    this.#statements.beginPart.run()
     this.#depth += 1
     try {
       const result = work()
-      this.#database.exec('RELEASE part')
+      this.#statements.endPart.run()
       return result
     } catch (error) {
       if (this.#database.isTransaction) this.#database.exec('ROLLBACK TO part; RELEASE part') // else a full disk ended all of it
@@ -168,7 +201,15 @@ export class Store implements Disposable {
   }
 
   close(): void {
-    if (this.#database.isOpen) this.#database.close()
+    if (!this.isOpen) return
+    this.#checkpoints?.close()
+    try {
+      fdatasyncSync(this.#file.log)
+    } catch {
+      // nobody was told of what is not on disk
+    }
+    this.#file.close()
+    void this.#durability.settled().then(() => closeSync(this.#file.log))
   }
 
   [Symbol.dispose](): void {
@@ -180,6 +221,10 @@ type Statements = ReturnType<typeof prepare>
 
 function prepare(database: DatabaseSync) {
   return {
+    begin: database.prepare('BEGIN IMMEDIATE'),
+    commit: database.prepare('COMMIT'),
+    beginPart: database.prepare('SAVEPOINT part'),
+    endPart: database.prepare('RELEASE part'),
     get: database.prepare('SELECT body FROM documents WHERE collection = ? AND key = ?'),
     revision: database.prepare('SELECT revision FROM documents WHERE collection = ? AND key = ?'),
     last: database.prepare('SELECT last FROM revisions'),
@@ -196,89 +241,4 @@ function prepare(database: DatabaseSync) {
       'SELECT key, body FROM documents WHERE collection = ? AND key >= ? AND key < ? ORDER BY key',
     ),
   }
-}
-
-/** The file is made by us, so that it is 0600 from its first byte; SQLite gives its log the same mode. */
-function makePlace(path: string): void {
-  try {
-    openPrivateDirectory(dirname(path))
-    for (const file of [path, `${path}-wal`, `${path}-shm`]) checkPrivateFile(file)
-    closeSync(openSync(path, 'a+', 0o600))
-    chmodSync(path, 0o600)
-  } catch (cause) {
-    throw cause instanceof MeshError ? cause : stateProblem(path, cause)
-  }
-}
-
-const REMEDY = 'Give this user read and write permission on the directory, or choose another with --state.'
-
-/** Reads before anything writes: a damaged file stays as it is, for whoever must rescue it. */
-function check(database: DatabaseSync, path: string): void {
-  database.exec('PRAGMA locking_mode = EXCLUSIVE')
-  const { integrity_check: verdict } = database.prepare('PRAGMA integrity_check(1)').get() as {
-    integrity_check: string
-  }
-  if (verdict !== 'ok') throw corrupt(path, verdict)
-  const { application_id: owner } = database.prepare('PRAGMA application_id').get() as { application_id: number }
-  if (owner !== APPLICATION_ID && versionOf(database) + tablesOf(database) > 0) {
-    throw corrupt(path, 'this is a database of another program')
-  }
-}
-
-function migrate(database: DatabaseSync, path: string): void {
-  const version = versionOf(database)
-  if (version > MIGRATIONS.length) {
-    throw new MeshError('STATE_UNREADABLE', {
-      path,
-      reason: `written by a newer hedgerow (state version ${version}; this one knows up to ${MIGRATIONS.length})`,
-      remedy: 'Start that version, or choose another directory with --state.',
-    })
-  }
-  database.exec('BEGIN IMMEDIATE') // also takes the lock: from here on the file is ours alone
-  for (const step of MIGRATIONS.slice(version)) database.exec(step)
-  if (version < MIGRATIONS.length)
-    // else nothing is written, so that a role starts while its disk is full
-    database.exec(`PRAGMA application_id = ${APPLICATION_ID}; PRAGMA user_version = ${MIGRATIONS.length}`)
-  database.exec('COMMIT')
-}
-
-function versionOf(database: DatabaseSync): number {
-  return (database.prepare('PRAGMA user_version').get() as { user_version: number }).user_version
-}
-
-function tablesOf(database: DatabaseSync): number {
-  return (database.prepare('SELECT count(*) AS tables FROM sqlite_schema').get() as { tables: number }).tables
-}
-
-function isSqlite(error: unknown): error is Error & { errcode: number } {
-  return error instanceof Error && 'errcode' in error
-}
-
-/** https://sqlite.org/rescode.html, primary codes. */
-const BUSY = 5
-const LOCKED = 6
-const CORRUPT = 11
-const IO = 10
-const FULL = 13
-const NOT_A_DATABASE = 26
-
-function stateError(path: string, error: unknown): unknown {
-  if (!isSqlite(error)) return error
-  const code = error.errcode & 0xff
-  if (code === CORRUPT || code === NOT_A_DATABASE) return corrupt(path, error.message)
-  if (code === FULL || (code === IO && /ENOSPC|disk/i.test(error.message)))
-    return new MeshError('DISK_FULL', { path }, { cause: error })
-  const remedy =
-    code === BUSY || code === LOCKED
-      ? 'Another hedgerow uses this directory: stop it, or choose another with --state.'
-      : REMEDY
-  return new MeshError('STATE_UNREADABLE', { path, remedy }, { cause: error })
-}
-
-function corrupt(path: string, reason: string): MeshError {
-  return new MeshError('STATE_CORRUPT', {
-    path,
-    reason,
-    remedy: 'Nothing was overwritten. Restore the file from a backup, or move it away to start afresh.',
-  })
 }

@@ -176,11 +176,13 @@ async function openMember(life: Lifetime, options: ClusterOptions, parentLog: Lo
   const store = life.use(ClusterStore.open(options.dir))
   const { identity, rootUrl, name } = await joinMesh(options, store, clock, life.signal)
   const log = parentLog.child({ part: 'cluster', cluster: name })
-  return { store, identity, rootUrl, egress: options.egress, name, clock, version, process, log, metrics }
+  const pending = () => store.database.pending
+  return { store, identity, rootUrl, egress: options.egress, name, clock, version, process, pending, log, metrics }
 }
 
 /** What the cluster knows: saved state, and nodes and relays as their links show them. */
-function openState(life: Lifetime, { store, identity, name, clock, log, metrics }: Member, options: ClusterOptions) {
+function openState(life: Lifetime, member: Member, options: ClusterOptions) {
+  const { store, identity, name, clock, pending, log, metrics } = member
   const { nodeGraceMs: graceMs = 1_000, nodeReturnMs: returnMs = RETURN_MS } = options
   const { database, assignments } = store
   const pins = () => fingerprints(identity.ca, identity.trust.presents)
@@ -192,13 +194,13 @@ function openState(life: Lifetime, { store, identity, name, clock, log, metrics 
   const isCordoned = (node: NodeId) => cordons.of(node) !== undefined
   const together = (work: () => void) => database.transaction(work)
   const flaps = life.use(new Flaps({ saved: store.downs, together, clock }))
-  const nodes = new Nodes({ clock, graceMs, returnMs, isCordoned, flaps }, log, metrics)
+  const nodes = new Nodes({ clock, graceMs, returnMs, isCordoned, flaps, pending }, log, metrics)
   const countLost = async () => {
     const lost = store.nodes.list().filter((record) => nodes.alive(`${name}/${record.name}`) === undefined)
     metrics.nodes.labels('lost').set(lost.length)
   }
   metrics.beforeScrape.add(countLost)
-  const relays = new Relays({ saved: store.relays, identity, nodes, clock, log, metrics })
+  const relays = new Relays({ saved: store.relays, identity, nodes, clock, pending, log, metrics })
   const changeLog = new ChangeLog(database, clock)
   const entryCache = new EntryCache(database.collection('known'))
   const reachOf = (node: NodeId): NodeReach | undefined => {
@@ -260,13 +262,14 @@ async function startServer(
   parts: Member & State & Scheduling,
   options: ClusterOptions,
 ): Promise<LinkServer> {
-  const { identity, nodes, relays, root, name, log } = parts
+  const { identity, nodes, relays, root, name, pending, log } = parts
   const { listen, publicUrl, handshakesPerSecond, onRelay, certificateGraceDays: graceDays } = options
   const server = life.use(
     await LinkServer.start(
       {
         ...listen,
         identity,
+        pending,
         ...(publicUrl === undefined ? {} : { publicUrl }),
         ...(handshakesPerSecond === undefined ? {} : { handshakesPerSecond }),
         authenticate: () => {

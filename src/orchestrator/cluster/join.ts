@@ -53,6 +53,7 @@ export async function joinMesh(
   }
   const { identity, url } = await enrol({ token, role: 'cluster', dir: path, clock, egress }, signal)
   facts.put('root-url', url)
+  await store.database.pending // the identity is on disk already, and is nothing without it
   return { identity, rootUrl: options.rootUrl ?? url, name: clusterNameOf(identity, options.name) }
 }
 

@@ -46,6 +46,8 @@ export interface NodesOptions {
   isCordoned: (node: NodeId) => boolean
   /** How often their links went down lately. */
   flaps: Pick<Flaps, 'down' | 'count' | 'dampedMs'>
+  /** See link/held-back.ts. */
+  pending?: () => Promise<void> | undefined
 }
 
 /** A process that said that it ends or hands over gets so much longer: on a small machine its successor takes seconds to say hello. */
@@ -104,6 +106,7 @@ export class Nodes {
   /** Accepts a link whose certificate is this node's. It replaces an older one when it says hello. */
   accept(node: NodeId, channel: Channel): void {
     if (this.#listener === undefined) throw new Error('a link arrived before listen()')
+    const { clock, pending } = this.#options
     const link: NodeLink = new Link(
       channel,
       {
@@ -112,7 +115,7 @@ export class Nodes {
         onRequest: this.#listener.requests(node, () => link),
         onNotification: this.#listener.notifications(node),
       },
-      { tier: 'node', peer: node, clock: this.#options.clock, log: this.#log, metrics: this.#metrics },
+      { tier: 'node', peer: node, clock, log: this.#log, metrics: this.#metrics, pending },
     )
     this.#links.accept(node, link)
     void link.ended.then((end) => {

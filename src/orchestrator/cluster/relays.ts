@@ -21,6 +21,8 @@ export interface RelaysParts {
   clock: Clock
   log: Log
   metrics: Metrics
+  /** See link/held-back.ts. */
+  pending: () => Promise<void> | undefined
 }
 
 /** A relay whose link has been down for this long has no valid certificate left, so it is no longer offered. */
@@ -111,7 +113,7 @@ export class Relays {
 
   /** Accepts a link whose certificate is this relay's. It replaces an older one when it says hello. */
   accept(name: string, channel: Channel): void {
-    const { clock, log, metrics, identity, saved } = this.#parts
+    const { clock, log, metrics, identity, saved, pending } = this.#parts
     const link: RelayLink = new Link(
       channel,
       {
@@ -135,7 +137,7 @@ export class Relays {
         },
         onNotification: { trust: ({ trust }) => this.#trusts(name, trust) },
       },
-      { tier: 'relay', peer: name, clock, log, metrics },
+      { tier: 'relay', peer: name, clock, log, metrics, pending },
     )
     this.#links.accept(name, link)
     void link.ended.then((end) => {

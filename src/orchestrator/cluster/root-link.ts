@@ -52,6 +52,8 @@ export interface RootLinkParts {
   clock: Clock
   log: Log
   metrics: Metrics
+  /** See link/held-back.ts. */
+  pending: () => Promise<void> | undefined
 }
 
 /** What the cluster does with messages of the root. */
@@ -88,7 +90,7 @@ export class RootLink implements AsyncDisposable {
 
   /** Dials from now on, and again whenever the link breaks. `url` is where this cluster is reached. */
   connect(url: string, listener: RootListener): void {
-    const { identity, rootUrl, egress, clock, log, metrics } = this.#parts
+    const { identity, rootUrl, egress, clock, log, metrics, pending } = this.#parts
     const isRoot = ({ role }: Principal) => role === 'root'
     this.#link = DialledLink.start(
       {
@@ -107,7 +109,7 @@ export class RootLink implements AsyncDisposable {
         onUp: (link) => this.#hello(link, url, listener),
         onDown: () => undefined,
       },
-      { tier: 'root', peer: 'root', clock, log, metrics },
+      { tier: 'root', peer: 'root', clock, log, metrics, pending },
     )
   }
 

@@ -20,7 +20,7 @@ interface PastToken {
   end: 'used' | 'expired'
 }
 
-/** Of the past, the newest are kept, for this long. Larger costs a reading of all at each join. */
+/** Of the past, the newest are kept, for this long. */
 const PAST_TOKENS = 1_000
 const PAST_MS = 30 * 86_400_000
 
@@ -44,12 +44,17 @@ export class JoinTokens {
   readonly #clock: Clock
   /** When the tokens of this process end, by `clock.now()`: a clock that is set meanwhile changes nothing for them. */
   readonly #endsAt = new Map<string, number>()
+  /** The past ones, oldest first; read when first needed. */
+  #oldestFirst: { key: string; at: number }[] | undefined
 
   constructor(store: Store, { role, fingerprints, clock }: JoinTokensOptions) {
     this.#store = store
     // separate, so that a token for a node cannot be turned into one for a relay by changing the role in it
     this.#saved = store.keptCollection(role === 'relay' ? 'relay-join-tokens' : 'join-tokens')
     this.#past = store.keptCollection(role === 'relay' ? 'past-relay-join-tokens' : 'past-join-tokens')
+    store.onRollback(() => {
+      this.#oldestFirst = undefined
+    })
     this.#role = role
     this.#fingerprints = fingerprints
     this.#clock = clock
@@ -110,11 +115,23 @@ export class JoinTokens {
     this.#saved.delete(id)
     this.#endsAt.delete(id)
     this.#past.put(id, past)
-    const oldest = this.#clock.wall() - PAST_MS
-    const kept = this.#past.keys().map((key) => ({ key, at: this.#past.get(key)?.at ?? 0 }))
-    const excess = kept.length - PAST_TOKENS
-    for (const [place, { key, at }] of kept.toSorted((a, b) => a.at - b.at).entries())
-      if (place < excess || at < oldest) this.#past.delete(key)
+    const kept = this.#oldestFirst
+    const isNewest = kept !== undefined && past.at >= (kept.at(-1)?.at ?? 0)
+    if (isNewest) kept.push({ key: id, at: past.at })
+    this.#forgetPast(isNewest ? kept : this.#readPast())
+  }
+
+  #readPast(): { key: string; at: number }[] {
+    const all = this.#past.keys().map((key) => ({ key, at: this.#past.get(key)?.at ?? 0 }))
+    return (this.#oldestFirst = all.sort((a, b) => a.at - b.at))
+  }
+
+  #forgetPast(oldestFirst: { key: string; at: number }[]): void {
+    const since = this.#clock.wall() - PAST_MS
+    const excess = oldestFirst.length - PAST_TOKENS
+    const kept = oldestFirst.findIndex(({ at }, place) => place >= excess && at >= since)
+    const gone = oldestFirst.splice(0, kept === -1 ? oldestFirst.length : kept)
+    for (const { key } of gone) this.#past.delete(key)
   }
 
   /** Uses the token up and records who joined, in one transaction: of two at the same time one wins (SEC-8). */

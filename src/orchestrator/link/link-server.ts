@@ -42,6 +42,8 @@ export interface LinkServerOptions {
   authenticate: (request: FastifyRequest) => void
   /** TLS handshakes beyond this rate wait their turn. */
   handshakesPerSecond?: number
+  /** Until what was written is on disk; `undefined` when it is. Nothing is answered before that. */
+  pending?: () => Promise<void> | undefined
   timeouts?: HttpTimeouts
   /** By path. */
   upgrades: Readonly<Record<string, Upgrade>>
@@ -129,6 +131,7 @@ function createApp(options: LinkServerOptions, log: Log): App {
     if (request.routeOptions.config.open !== true) options.authenticate(request)
     next()
   })
+  app.addHook('onSend', async () => options.pending?.())
   app.setErrorHandler((error, _request, reply) => {
     const { status, body } = answerTo(error)
     if (status >= 500) log.warn('request failed', { error })

@@ -12,6 +12,7 @@ import type {
   NotificationBody,
   NotificationName,
 } from './messages.ts'
+import { HeldBack } from './held-back.ts'
 import { errorFrom } from './outcomes.ts'
 import { Pace } from './pace.ts'
 import { isFrame, problemOf, readJson, validator } from './wire.ts'
@@ -60,6 +61,8 @@ export interface LinkContext {
   metrics: Metrics
   /** See pace.ts. */
   isAtRest?: (() => boolean) | undefined
+  /** Of a tier that writes down what it does, see held-back.ts; absent for one whose messages follow from nothing that is on disk. */
+  pending?: (() => Promise<void> | undefined) | undefined
 }
 
 interface PendingRequest {
@@ -83,6 +86,7 @@ export class Link<Out extends LinkProtocol, In extends LinkProtocol> {
   readonly #sent
   readonly #received
   readonly #pace: Pace
+  readonly #held: HeldBack
   #beatAt = 0
   /** When our last heartbeat said that the next one comes. */
   #announced: number | undefined
@@ -101,6 +105,14 @@ export class Link<Out extends LinkProtocol, In extends LinkProtocol> {
     this.#received = parts.metrics.linkMessages.labels('received')
     parts.metrics.linksOpen.labels(parts.tier).inc()
     this.#pace = new Pace({ isAtRest: parts.isAtRest, now: () => parts.clock.now() })
+    this.#held = new HeldBack({
+      pending: parts.pending ?? (() => undefined),
+      send: (text) => channel.send(text),
+      onFailure: (error) => {
+        parts.log.error('control link closed: what it is to say cannot be saved', { peer: parts.peer, error })
+        this.close('the state cannot be saved')
+      },
+    })
     channel.watched?.()
     let checkedAt = parts.clock.now()
     const check = setInterval(() => {
@@ -187,7 +199,7 @@ export class Link<Out extends LinkProtocol, In extends LinkProtocol> {
 
   /** The peer has much to read: whoever sends much waits for `uncongested`. */
   get isCongested(): boolean {
-    return this.isOpen && this.#channel.backlog > CONGESTED_BYTES
+    return this.isOpen && this.#backlog > CONGESTED_BYTES
   }
 
   /** Resolves when the peer has read most of what was sent, or the link has ended. */
@@ -212,7 +224,7 @@ export class Link<Out extends LinkProtocol, In extends LinkProtocol> {
 
   /** Closes, and asks the peer to reconnect later: a thousand peers should not return in the same moment. */
   goAway(reconnectInMs: number): void {
-    this.#send({ goaway: Math.round(reconnectInMs) })
+    this.#sendAtOnce({ goaway: Math.round(reconnectInMs) })
     this.close('going away')
   }
 
@@ -231,12 +243,23 @@ export class Link<Out extends LinkProtocol, In extends LinkProtocol> {
     if (next === this.#announced && now - this.#beatAt + CHECK_MS / 2 < next) return
     this.#announced = next
     this.#beatAt = now
-    this.#send({ beat: 1, next })
+    this.#sendAtOnce({ beat: 1, next })
+  }
+
+  get #backlog(): number {
+    return this.#channel.backlog + this.#held.length
   }
 
   #send(message: Readonly<Record<string, unknown>>): void {
     if (this.#end !== undefined) return
-    if (this.#channel.backlog > MAX_BACKLOG_BYTES) return this.close('the peer reads too slowly')
+    if (this.#backlog > MAX_BACKLOG_BYTES) return this.close('the peer reads too slowly')
+    this.#sent.inc()
+    this.#held.send(JSON.stringify(message))
+  }
+
+  /** What follows from nothing that was written. */
+  #sendAtOnce(message: Readonly<Record<string, unknown>>): void {
+    if (this.#end !== undefined) return
     this.#sent.inc()
     this.#channel.send(JSON.stringify(message))
   }
@@ -319,6 +342,7 @@ export class Link<Out extends LinkProtocol, In extends LinkProtocol> {
   #finish(end: LinkEnd): void {
     if (this.#end !== undefined) return
     this.#end = end
+    this.#held.close()
     this.#parts.metrics.linksOpen.labels(this.#parts.tier).dec()
     this.#channel.close(end.kind === 'closed' ? end.reason : end.kind)
     this.#abort.abort()

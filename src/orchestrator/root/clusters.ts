@@ -48,6 +48,8 @@ export interface ClustersOptions {
   lostMs: number
   /** For this long a request of the API waits for the link of its cluster. */
   returnMs: number
+  /** See link/held-back.ts. */
+  pending?: () => Promise<void> | undefined
 }
 
 /**
@@ -88,7 +90,7 @@ export class Clusters {
   /** Accepts a link whose certificate is this cluster's. It replaces an older one when it says hello. */
   accept(name: string, channel: Channel): void {
     if (this.#listener === undefined) throw new Error('a link arrived before listen()')
-    const { clock } = this.#options
+    const { clock, pending } = this.#options
     const link: ClusterLink = new Link(
       channel,
       {
@@ -97,7 +99,7 @@ export class Clusters {
         onRequest: this.#listener.requests(name, () => link),
         onNotification: this.#listener.notifications(name),
       },
-      { tier: 'cluster', peer: name, clock, log: this.#log, metrics: this.#metrics },
+      { tier: 'cluster', peer: name, clock, log: this.#log, metrics: this.#metrics, pending },
     )
     this.#links.accept(name, link)
     void link.ended.then((end) => {

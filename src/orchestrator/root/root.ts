@@ -196,8 +196,9 @@ function startScheduling(life: Lifetime, state: State, options: RootOptions) {
   const { dir, clusterLostSeconds = 30, clusterReturnMs: returnMs = RETURN_MS, strategies } = options
   const rules = rulesWith(strategies)
   const { store, clock, log, metrics } = state
-  const times = { clock, lostMs: clusterLostSeconds * 1_000, returnMs }
-  const clusters = new Clusters(times, store.clusters.keys(), log, metrics)
+  const pending = () => store.database.pending
+  const linking = { clock, lostMs: clusterLostSeconds * 1_000, returnMs, pending }
+  const clusters = new Clusters(linking, store.clusters.keys(), log, metrics)
   const reconciler = new Reconciler({ ...state, clusters, rules })
   const large = new LargeSubmissions(state)
   const nodes = new NodeDirectory({ store, clusters, clock, log })
@@ -249,6 +250,7 @@ async function startServer(
         ...listen,
         identity,
         ...(publicUrl === undefined ? {} : { publicUrl }),
+        pending: () => store.database.pending,
         authenticate: (request) => authenticate(request.headers.authorization, store),
         upgrades: { '/link': linkUpgrade(clusters, store) },
         routes: (app, server) => {

@@ -26,6 +26,7 @@ export class Vips {
   readonly #byOwner = new Map<string, VipRecord>()
   readonly #byService = new Map<ServiceId, Map<ChoiceKey, VipIndex>>()
   #last: VipIndex | undefined
+  #used = 0
 
   /** Mends what an earlier version may have saved: a choice with two indices keeps one, the other rests. */
   constructor(saved: Collection<VipRecord>, restMs: number, clock: Clock) {
@@ -39,6 +40,7 @@ export class Vips {
     this.#byIndex.clear()
     this.#byOwner.clear()
     this.#byService.clear()
+    this.#used = 0
     this.#last = undefined
     for (const record of this.#saved.list()) {
       if (!isAllocatable(record.index)) this.#saved.delete(String(record.index))
@@ -49,7 +51,7 @@ export class Vips {
 
   /** How many are in use. */
   get used(): number {
-    return this.#byIndex.values().reduce((sum, { freedAt }) => (freedAt === undefined ? sum + 1 : sum), 0)
+    return this.#used
   }
 
   of(service: ServiceId): ReadonlyMap<ChoiceKey, VipIndex> {
@@ -181,6 +183,8 @@ export class Vips {
   }
 
   #remember(record: VipRecord): void {
+    if (this.at(record.index) !== undefined) this.#used -= 1
+    if (record.freedAt === undefined) this.#used += 1
     this.#byIndex.set(record.index, record)
     this.#byOwner.set(ownerKey(record.service, record.choice), record)
     if (record.freedAt !== undefined) return
