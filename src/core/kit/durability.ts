@@ -22,7 +22,7 @@ export class Durability {
 
   wrote(): void {
     this.#written += 1
-    this.#again()
+    void this.#again()
   }
 
   /** Until everything written so far is on disk; `undefined` when it is. Rejects when it cannot be put there: asked again, it is tried again. */
