@@ -12,8 +12,8 @@ export interface Newcomer {
   token: string
 }
 
-/** Nodes that join at the same time: more would only wait for each other. */
-const JOIN_AT_ONCE = 32
+/** Nodes that join at the same time, of up to four such processes: more would only wait for each other, and beyond ten seconds in vain. */
+const JOIN_AT_ONCE = 8
 /** Whoever does not get through tries again, as a supervisor has agents do. */
 const JOIN_TRIES = 5
 
