@@ -38,7 +38,7 @@ export const MANIFEST = 'hedgerow-backup.json'
 export const SAFE_NAME = /^(root|cluster|relay|agent)(\/[A-Za-z0-9_-][A-Za-z0-9._-]{0,80}){1,4}$/
 
 const LEFT_OUT =
-  /^agent\/(logs|instances)\/|\.(sock|draft)$|-(wal|shm|journal)$|(^|\/)\.|^agent\/container-resolv\.conf$/
+  /^agent\/(logs|instances)\/|\.(sock|draft)$|-(wal|shm|lock|journal)$|(^|\/)\.|^agent\/container-resolv\.conf$/
 const DATABASE = /\.db$/
 
 export interface Copied {
