@@ -8,6 +8,8 @@ import type { Service, VipIndex } from '../model/service.ts'
 /** Which service and choice each VIP stands for. */
 export class VipOwners {
   readonly #slots = new Map<VipIndex, VipSlot>()
+  /** The services have the same few dozen choices: one object each, and not one for each VIP. */
+  readonly #choices = new Map<ChoiceKey, Choice>()
 
   slot(vip: VipIndex): VipSlot | undefined {
     return this.#slots.get(vip)
@@ -20,11 +22,22 @@ export class VipOwners {
     }
     for (const [key, vip] of entries(vips)) {
       if (old[key] === vip && this.#slots.get(vip)?.service === service) continue
-      const choice = choiceOf(key)
+      const choice = this.#choiceOf(key)
       if (choice !== undefined) this.#slots.set(vip, { service, choice })
     }
   }
+
+  #choiceOf(key: ChoiceKey): Choice | undefined {
+    const known = this.#choices.get(key)
+    if (known !== undefined) return known
+    const choice = choiceOf(key)
+    if (choice !== undefined && this.#choices.size < SHARED_CHOICES) this.#choices.set(key, choice)
+    return choice
+  }
 }
+
+/** Larger: keeps more choices of services that are gone. */
+const SHARED_CHOICES = 4_096
 
 export interface VipSlot {
   service: ServiceId
