@@ -496,10 +496,10 @@ t.test('runs of a job overlap where its document allows it', async (t) => {
     return n1.assigned.at(-1)?.instance
   }
   t.equal(await due(1), `${JOB}.0`)
-  t.equal(await due(2), `${JOB}.1`, 'beside the first')
-  await world.killRoot()
+  await world.killRoot() // while its clock is ahead by no more than certificates bear
   await world.startRoot()
   await until(() => world.cluster().isLinked, 'the cluster is back')
+  t.equal(await due(2), `${JOB}.1`, 'beside the first')
   t.equal(await due(3), `${JOB}.2`)
   n1.say(`${JOB}.1`, 'stopped')
   await until(async () => (await world.instances()).some(({ state }) => state === 'stopped'), 'one has ended')
