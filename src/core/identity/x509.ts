@@ -5,7 +5,6 @@ import { MeshError } from '../errors.ts'
 import { keptAnswers } from '../kit/kept-answers.ts'
 import type { Principal } from './contract.ts'
 import { printPrincipal } from './principal.ts'
-import { signedCertificate } from './signed-certificate.ts'
 
 x509.cryptoProvider.set(globalThis.crypto)
 
@@ -114,45 +113,37 @@ export async function signRequest(
   const request = await provenRequest(csrPem)
   const signer = await signerOf(issuer.keyPem, issuer.certificatePem)
   const isCluster = principal.role === 'cluster'
+  const usages = x509.KeyUsageFlags
   const notAfter = new Date(Math.min(now + lifeMs, signer.notAfter.getTime()))
   if (notAfter.getTime() <= now) throw new MeshError('CERTIFICATE_REFUSED', { reason: "the issuer's own has expired" })
-  const content = {
-    serial: serial(enrolment),
+  const certificate = await x509.X509CertificateGenerator.create({
+    serialNumber: serial(enrolment),
+    subject: subjectOf(principal),
     issuer: signer.subject,
-    subject: new Uint8Array(new x509.Name(subjectOf(principal)).toArrayBuffer()),
     notBefore: new Date(now - SKEW_MS),
     notAfter,
-    publicKey: new Uint8Array(request.publicKey.rawData),
+    publicKey: request.publicKey,
+    signingKey: signer.key,
+    signingAlgorithm: SIGNING,
     extensions: [
-      ...(isCluster ? OF_A_CLUSTER : OF_A_LEAF),
+      new x509.BasicConstraintsExtension(isCluster, isCluster ? 0 : undefined, true),
+      new x509.KeyUsagesExtension(usages.digitalSignature | (isCluster ? usages.keyCertSign : 0), true),
+      new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.serverAuth, x509.ExtendedKeyUsage.clientAuth]),
       new x509.SubjectAlternativeNameExtension([{ type: 'url', value: printPrincipal(principal) }]),
       await x509.SubjectKeyIdentifierExtension.create(request.publicKey),
       signer.keyIdentifier,
-    ].map(({ rawData }) => new Uint8Array(rawData)),
-  }
-  return signedCertificate(content, signer.key)
+    ],
+  })
+  return certificate.toString('pem')
 }
-
-/** What the holder may do with its key. */
-function rightsOf({ isCluster }: { isCluster: boolean }): x509.Extension[] {
-  const usages = x509.KeyUsageFlags
-  return [
-    new x509.BasicConstraintsExtension(isCluster, isCluster ? 0 : undefined, true),
-    new x509.KeyUsagesExtension(usages.digitalSignature | (isCluster ? usages.keyCertSign : 0), true),
-    new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.serverAuth, x509.ExtendedKeyUsage.clientAuth]),
-  ]
-}
-
-const OF_A_CLUSTER = rightsOf({ isCluster: true })
-const OF_A_LEAF = rightsOf({ isCluster: false })
 
 /** Of a key that signs for many. */
 const signerOf = keptAnswers(async (keyPem: string, certificatePem: string) => {
   const certificate = new x509.X509Certificate(firstOf(certificatePem))
   return {
-    subject: new Uint8Array(certificate.subjectName.toArrayBuffer()),
+    subject: certificate.subjectName,
     notAfter: certificate.notAfter,
-    key: createPrivateKey(keyPem),
+    key: await signingKey(keyPem),
     keyIdentifier: await x509.AuthorityKeyIdentifierExtension.create(certificate.publicKey),
   }
 })
