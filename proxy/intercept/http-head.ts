@@ -29,7 +29,7 @@ export interface HttpFault {
 }
 
 export const WRONG_CREDENTIALS =
-  'credentials are missing or wrong; use the proxy URL that `hedgerow exec` puts into the environment'
+  'credentials are missing or wrong; use the proxy URL that `hedgerow with-proxy` puts into the environment'
 
 /** As much as most servers accept. Smaller: large cookies fail through the proxy only. */
 export const HEAD_LIMIT = 65_536

@@ -68,7 +68,7 @@ function resolverCheck({ resolver }: AgentParts): Check {
     finding:
       port === 53
         ? `${address}; programs need "nameserver ${address}" in resolv.conf`
-        : `${address}:${port}; port 53 was unavailable, so resolv.conf cannot name it (the proxies and hedgerow exec work)`,
+        : `${address}:${port}; port 53 was unavailable, so resolv.conf cannot name it (the proxies and hedgerow with-proxy work)`,
   }
 }
 

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import type { CheckReport } from '../client/reports.ts'
 import { RESOLVER_VIP, vipToIPv4 } from '../core/model/address.ts'
 import { DockerRuntime } from '../orchestrator/worker/docker/docker-runtime.ts'
+import { SecretFiles } from '../orchestrator/worker/secret-files.ts'
 import type { AgentContext } from './context.ts'
 import type { NodeIdentity } from './node-identity.ts'
 
@@ -39,6 +40,7 @@ export async function openContainers(
     allowsPrivileged: privileged,
     resolvConf: limit === undefined ? await writeResolvConf(dir, vipToIPv4(vips, RESOLVER_VIP)) : undefined,
     seesVips: config.mode === 'host',
+    secretFiles: new SecretFiles(dir, 'containers'),
     clock,
     log: log.child({ part: 'containers' }),
   })

@@ -3,6 +3,8 @@ import type { AgentContext } from './context.ts'
 import type { NodeFacts, InstanceReport, Assignment, Replacement } from '../orchestrator/spec.ts'
 import type { InstanceId } from '../core/model/ids.ts'
 import type { Containers } from './containers.ts'
+import { MeshError } from '../core/errors.ts'
+import type { AskSecrets } from '../orchestrator/worker/kept-secrets.ts'
 import { ExternalRuntime } from '../orchestrator/worker/external-runtime.ts'
 import { ProcessRuntime } from '../orchestrator/worker/process-runtime.ts'
 import type { Endpoint } from '../orchestrator/worker/runtime.ts'
@@ -57,6 +59,7 @@ export class Instances implements LocalInstances {
   readonly containers: Containers
   readonly #context: AgentContext
   readonly #environment: Readonly<Record<string, string | undefined>>
+  #askSecrets: AskSecrets = notYet
   readonly #listeners = new Set<(report: InstanceReport) => void>()
   #adopted: { worker: Worker; config: WorkerConfig } | undefined
   /** Instances end with this agent. False while a predecessor or a successor answers for them. */
@@ -97,6 +100,11 @@ export class Instances implements LocalInstances {
   /** Called at once for each change of an instance, not only when the cluster has heard of it. */
   onReport(listener: (report: InstanceReport) => void): void {
     this.#listeners.add(listener)
+  }
+
+  /** Who gives the secrets of instances. */
+  askSecretsFrom(ask: AskSecrets): void {
+    this.#askSecrets = ask
   }
 
   /** Waits while a successor has the instances. */
@@ -189,6 +197,7 @@ export class Instances implements LocalInstances {
       logsDir: join(dir, 'logs'),
       runDir: join(dir, 'instances'),
       report: (report) => this.#report(report),
+      secretsOf: (instance) => this.#askSecrets(instance),
       isSuccessor: predecessor !== undefined,
       get keepOnClose() {
         return isKept()
@@ -197,3 +206,6 @@ export class Instances implements LocalInstances {
     }
   }
 }
+
+/** The control link is opened after the instances are taken back. */
+const notYet: AskSecrets = () => Promise.reject(new MeshError('LINK_CLOSED'))

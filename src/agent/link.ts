@@ -40,6 +40,7 @@ export async function openUplink(
       metrics,
     ),
   )
+  instances.askSecretsFrom((instance) => uplink.secretsOf(instance))
   instances.onReport((report) => uplink.report(report))
   const refresh = () => {
     if (facts.refresh()) uplink.factsChanged()
@@ -84,6 +85,8 @@ function workerFor(instances: Instances, interests: Pick<Interests, 'wish'>): Up
     cancel: (instance, run) => instances.worker.cancel(instance, run),
     keepOnly: (wanted) => instances.worker.keepOnly(wanted),
     reports: () => instances.reports(),
+    exec: (instance, cmd) => instances.worker.exec(instance, cmd),
+    usage: (signal) => instances.worker.usage(signal),
     logs: (instance, options, signal) => instances.worker.logs(instance, options, signal),
   }
 }

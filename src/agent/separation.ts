@@ -1,3 +1,4 @@
+import type { CgroupTree } from '../core/kit/cgroup.ts'
 import { Separation } from '../orchestrator/worker/separation.ts'
 import type { CheckReport } from '../client/reports.ts'
 import type { AgentContext } from './context.ts'
@@ -13,6 +14,16 @@ export function openSeparation({ config, dir, log }: AgentContext): Separation {
   return separation
 }
 
+/** `memory and pids are limited; vcpus not: the kernel does not offer it` */
+function limitsText(faults: CgroupTree['faults']): string {
+  const keys = { memory: 'memory', cpu: 'vcpus', pids: 'pids' } as const
+  const all = Object.keys(keys) as (keyof typeof keys)[]
+  const missing = all.filter((controller) => faults[controller] !== undefined)
+  if (missing.length === 0) return 'by which memory, vcpus and pids are limited'
+  const why = missing.map((controller) => `${keys[controller]} is not limited: ${faults[controller]}`)
+  return `but ${why.join('; ')}`
+}
+
 /** Not a fault: it may be what is wanted, and without root it cannot be otherwise. */
 export function separationCheck({
   users,
@@ -21,7 +32,10 @@ export function separationCheck({
   cgroups,
   cgroupReason,
 }: Separation): CheckReport['checks'][number] {
-  const groups = cgroups === undefined ? `no control groups (${cgroupReason})` : 'control groups of their own'
+  const groups =
+    cgroups === undefined
+      ? `no control groups, so memory, vcpus and pids of programs are not limited (${cgroupReason})`
+      : `control groups of their own, ${limitsText(cgroups.faults)}`
   if (users === undefined) {
     const finding = `instances run as the user of the agent, so each can read its keys and call as any other: ${reason}; ${groups}`
     return { check: 'instances', ok: true, finding }

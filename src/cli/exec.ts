@@ -1,85 +1,99 @@
-import { spawn } from 'node:child_process'
-import { constants } from 'node:os'
-import { Option, type Command } from 'commander'
+import type { Command } from 'commander'
+import type { RootClient } from '../client/root-client.ts'
+import { isMeshError, MeshError } from '../core/errors.ts'
+import { execFrames } from '../core/kit/exec-frames.ts'
 import { ignore } from '../core/kit/ignore.ts'
-import { agent, type Context } from './context.ts'
+import { rootClient, type Context } from './context.ts'
+import { instanceNamed } from './names.ts'
+import { proxyOption, runWithProxy, type ProxyKind } from './with-proxy.ts'
 
 export function execCommand(program: Command, context: () => Context): void {
   program
     .command('exec')
     .description(
-      'run a command with the proxy variables set, so that it can use semantic names: hedgerow exec -- curl http://…',
+      'run a command in an instance, as its user and in its circumstances: hedgerow exec shop.acme.cart.prod.0 -- ls -l',
     )
-    .addOption(
-      new Option('--proxy <kind>', 'the variables to set: http (HTTP_PROXY), socks (ALL_PROXY as well)')
-        .choices(['http', 'socks'])
-        .default('http'),
-    )
+    .addOption(proxyOption().hideHelp())
     .passThroughOptions()
-    .argument('<command...>', 'the command and its arguments')
-    .action(async (command: string[], { proxy }: { proxy: 'http' | 'socks' }) => {
-      const proxies = (await agent(context(), '/proxy-environment')) as Record<string, string>
-      const wanted = Object.entries(proxies).filter(([key]) => proxy === 'socks' || !/^all_proxy$/i.test(key))
-      process.exitCode = await runHere(command, { ...context().environment, ...Object.fromEntries(wanted) })
+    .argument('<instance>', 'app.app-ns.service.service-ns.number, or a service that has one instance; then --')
+    .argument('[command...]', 'the command and its arguments')
+    .action(async (given: string, rest: string[], { proxy }: { proxy: ProxyKind }) => {
+      const [separator, ...command] = rest
+      if (separator === '--' && command.length > 0) {
+        process.exitCode = await runInside(rootClient(context()), given, command)
+        return
+      }
+      if (isNameOfInstance(given))
+        throw new MeshError('USAGE', {
+          reason: 'there is no command to run in the instance',
+          remedy: `Write it after two dashes: hedgerow exec ${given} -- ls -l`,
+        })
+      console.error('hedgerow: `exec` without an instance is called `with-proxy` now: hedgerow with-proxy -- COMMAND')
+      process.exitCode = await runWithProxy(context(), [given, ...rest], proxy)
     })
 }
 
-/** The command's own exit code; as in a shell, 128 + n when signal n ended it, 127 or 126 when it could not start. */
-export function runHere(
-  [program = '', ...argv]: readonly string[],
-  env: Record<string, string | undefined>,
-): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const forward = (signal: NodeJS.Signals) => {
-      child.kill(signal)
-      if (signal === 'SIGTSTP') process.kill(process.pid, 'SIGSTOP') // Ctrl-Z: the shell waits until all of the job stands
+/** Five labels, the last one a number: no program is called so. */
+function isNameOfInstance(given: string): boolean {
+  return /^[a-z0-9-]+(\.[a-z0-9-]+){3}\.\d+$/i.test(given)
+}
+
+const INTERRUPTED = 130
+
+/** What we are given is the command's, and what it prints is ours, until it has ended. Resolves to its exit code. */
+async function runInside(root: RootClient, given: string, cmd: readonly string[]): Promise<number> {
+  const ending = new AbortController()
+  let wasInterrupted = false
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
+    process.once(signal, () => {
+      wasInterrupted = true
+      ending.abort()
+    })
+  process.stdout.once('error', () => ending.abort()) // the reader of our output has gone
+  const number = await begun(root, given, cmd)
+  void bringInput(root, number, ending.signal)
+  try {
+    for await (const { kind, bytes } of execFrames(root.bytes(`/exec/${number}`, ending.signal))) {
+      if (kind === 'exit') return Number(bytes.toString())
+      await written(kind === 'stdout' ? process.stdout : process.stderr, bytes)
     }
-    for (const signal of FORWARDED) process.on(signal, forward) // before the child runs: whoever sees it run may send one
-    const child = spawn(program, argv, { stdio: 'inherit', env })
-    const release = child.pid === undefined ? ignore : endWithUs(child.pid)
-    process.once('exit', () => child.kill('SIGKILL')) // an error of ours leaves no orphan; after its own exit this does nothing
-    child.on('error', (cause: NodeJS.ErrnoException) => {
-      if (cause.code !== 'ENOENT' && cause.code !== 'EACCES') return reject(cause)
-      console.error(`${program}: ${cause.code === 'ENOENT' ? 'command not found' : 'permission denied'}`)
-      resolve(cause.code === 'ENOENT' ? 127 : 126)
-    })
-    child.on('exit', (code, signal) => {
-      release()
-      resolve(code ?? 128 + (signal === null ? 0 : constants.signals[signal]))
-    })
-  })
+    throw new MeshError('REQUEST_FAILED', { reason: 'the connection ended before the command' })
+  } catch (error) {
+    if (!ending.signal.aborted) throw error
+    return wasInterrupted ? INTERRUPTED : 1
+  } finally {
+    ending.abort()
+    process.stdin.destroy()
+  }
 }
 
-/** Told so by a line, it does nothing; without one the pipe was closed by our end. */
-const WATCH = 'read -r _ || kill -KILL "$0" 2> /dev/null'
-
-/**
- * SIGKILL cannot be passed on: a shell in a session of its own waits until this process has ended, and ends the command. Returns
- * what to call when the command has ended by itself, since its number may then be another's.
- */
-function endWithUs(pid: number): () => void {
-  const watcher = spawn('/bin/sh', ['-c', WATCH, String(pid)], { stdio: ['pipe', 'ignore', 'ignore'], detached: true })
-  watcher.on('error', ignore) // no shell here: the command would go on
-  watcher.stdin.on('error', ignore)
-  watcher.unref()
-  ;(watcher.stdin as unknown as { unref(): void }).unref()
-  return () => watcher.stdin.end('\n')
+/** By its full name at once; only a name that the root does not know is looked up. */
+async function begun(root: RootClient, given: string, cmd: readonly string[]): Promise<string> {
+  const begin = async (instance: string) =>
+    (await root.call<{ exec: string }>('POST', `/instances/${encodeURIComponent(instance)}/exec`, { cmd })).exec
+  try {
+    return await begin(given)
+  } catch (error) {
+    if (!isMeshError(error, 'INSTANCE_UNKNOWN') || 'reason' in error.details) throw error
+    return await begin(await instanceNamed(root, given))
+  }
 }
 
-/** Every signal that people, terminals and supervisors send, and that a process may handle. */
-const FORWARDED = [
-  'SIGHUP',
-  'SIGINT',
-  'SIGQUIT',
-  'SIGTERM',
-  'SIGUSR1',
-  'SIGUSR2',
-  'SIGALRM',
-  'SIGCONT',
-  'SIGTSTP',
-  'SIGWINCH',
-  'SIGIO',
-  'SIGURG',
-  'SIGXCPU',
-  'SIGVTALRM',
-] as const satisfies readonly NodeJS.Signals[]
+/** Each part is answered when the command has taken it, so that no more is read than it can use. */
+async function bringInput(root: RootClient, number: string, signal: AbortSignal): Promise<void> {
+  try {
+    for await (const chunk of process.stdin) {
+      if (signal.aborted) return
+      await root.upload(`/exec/${number}/input`, chunk as Buffer, signal)
+    }
+    await root.upload(`/exec/${number}/input?last=true`, Buffer.alloc(0), signal)
+  } catch {
+    // the command has ended, or reads no more
+  }
+}
+
+function written(to: NodeJS.WritableStream, bytes: Buffer): Promise<void> {
+  return to.write(bytes)
+    ? Promise.resolve()
+    : new Promise((resolve) => void to.once('drain', resolve).on('error', ignore))
+}

@@ -37,7 +37,9 @@ const KINDS: Record<string, readonly Column[]> = {
     ['state', (row) => row['outcome'] ?? row['state']],
     ['node', (row) => row['node'] ?? row['cluster']],
     ['restarts', (row) => row['restarts']],
-    ['detail', detailOf],
+    ['cpu', (row) => usageOf(row)?.cpu.toFixed(2)],
+    ['memory', (row) => memoryText(usageOf(row))],
+    ['detail', (row) => withPressure(detailOf(row), usageOf(row))],
   ],
   runs: [
     ['instance', (row) => row['id']],
@@ -151,6 +153,44 @@ function detailOf(row: Row): string | undefined {
   return typeof detail === 'string' ? `${twice}; ${detail}` : twice
 }
 
+/** Of an instance that runs on a node that answers. */
+interface Usage {
+  cpu: number
+  memoryMb: number
+  memoryLimitMb?: number
+  throttled: number
+  oomKills: number
+}
+
+function usageOf({ usage }: Row): Usage | undefined {
+  return usage as Usage | undefined
+}
+
+/** `45 of 64 MB` */
+function memoryText(usage: Usage | undefined): string | undefined {
+  if (usage === undefined) return undefined
+  const { memoryMb, memoryLimitMb } = usage
+  const used = memoryMb < 10 ? memoryMb.toFixed(1) : memoryMb.toFixed(0)
+  return memoryLimitMb === undefined ? `${used} MB` : `${used} of ${memoryLimitMb} MB`
+}
+
+/** A smaller share of the time is usual for a program with bursts. */
+const MUCH_THROTTLED = 0.05
+
+/** That it would use more than its document permits. */
+function withPressure(detail: string | undefined, usage: Usage | undefined): string | undefined {
+  if (usage === undefined) return detail
+  const { throttled, oomKills } = usage
+  const parts = [
+    ...(detail === undefined ? [] : [detail]),
+    ...(throttled < MUCH_THROTTLED
+      ? []
+      : [`waits for its limit of vcpus ${Math.round(throttled * 100)} % of the time`]),
+    ...(oomKills === 0 ? [] : [`processes ended for want of memory: ${oomKills}`]),
+  ]
+  return parts.length === 0 ? undefined : parts.join('; ')
+}
+
 /** What ends again and again waits longer each time: `exited with code 1; next start in 12 s`. */
 function withRetry(detail: unknown, { retryAt }: Row): string | undefined {
   const text = typeof detail === 'string' ? detail : undefined
@@ -193,7 +233,8 @@ export function getCommand(program: Command, context: () => Context): void {
 
 async function listOf(kind: string, filter: string | undefined, context: Context): Promise<View> {
   const columns = [...(KINDS[kind] ?? []), ...(context.format === 'wide' ? (WIDE[kind] ?? []) : [])]
-  const listed = rootClient(context).call<Row[]>('GET', `/${kind}`)
+  const path = kind === 'instances' ? '/instances?usage=true' : `/${kind}`
+  const listed = rootClient(context).call<Row[]>('GET', path)
   const all = kind === 'relays' ? await measured(listed, context) : await listed
   const rows = filter === undefined ? all : all.filter((row) => String(row['id'] ?? row['name']).startsWith(filter))
   const text = tableText(

@@ -7,7 +7,7 @@ import type { Backend } from '../lab/spec.ts'
 import type { Context } from './context.ts'
 import { isData, printData, printTable } from './output.ts'
 import { progress, say } from './terminal.ts'
-import { runHere } from './exec.ts'
+import { runHere } from './with-proxy.ts'
 
 interface Named {
   name: string

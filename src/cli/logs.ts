@@ -4,12 +4,14 @@ import { Readable } from 'node:stream'
 import type { RootClient } from '../client/root-client.ts'
 import { isMeshError, MeshError } from '../core/errors.ts'
 import { printableColours, printableJson } from '../core/kit/printable.ts'
+import { secondsOf } from './duration.ts'
 import { rootClient, type Context } from './context.ts'
 import { instanceNamed } from './names.ts'
 
 interface LogsOptions {
-  tail: string
+  tail?: string
   follow?: boolean
+  since?: string
 }
 
 export function logsCommand(program: Command, context: () => Context): void {
@@ -17,9 +19,10 @@ export function logsCommand(program: Command, context: () => Context): void {
     .command('logs')
     .description('print what an instance wrote to its standard output and error')
     .argument('<instance>', 'app.app-ns.service.service-ns.number, or a service that has one instance')
-    .option('-n, --tail <lines>', 'how many of the last lines', '100')
+    .option('-n, --tail <lines>', 'how many of the last lines (100; with --since all)')
+    .option('--since <duration>', 'only what it wrote within this time: seconds, or for example 30m, 1h or 7d')
     .option('-f, --follow', 'follow the output')
-    .action(async (given: string, { tail, follow }: LogsOptions) => {
+    .action(async (given: string, { follow, since, tail = since === undefined ? '100' : '99999' }: LogsOptions) => {
       if (!/^\d{1,5}$/.test(tail))
         throw new MeshError('USAGE', {
           option: '--tail',
@@ -29,7 +32,11 @@ export function logsCommand(program: Command, context: () => Context): void {
       const interrupted = new AbortController()
       process.once('SIGINT', () => interrupted.abort())
       process.stdout.once('error', () => interrupted.abort()) // the reader of our output has gone
-      const query = new URLSearchParams({ tail, ...(follow ? { follow: 'true' } : {}) }).toString()
+      const query = new URLSearchParams({
+        tail,
+        ...(follow ? { follow: 'true' } : {}),
+        ...(since === undefined ? {} : { since: String(Date.now() - 1_000 * secondsOf(since, '--since')) }),
+      }).toString()
       try {
         await printLogs(rootClient(context()), given, {
           query,

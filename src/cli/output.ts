@@ -88,6 +88,7 @@ export const EXIT_CODES: Partial<Record<ErrorCode, number>> = {
   NODE_UNKNOWN: 3,
   CLUSTER_UNKNOWN: 3,
   RELAY_UNKNOWN: 3,
+  SECRET_UNKNOWN: 3,
   SLA_CONFLICT: 4,
   DRAIN_INCOMPLETE: 4,
   TOKEN_INVALID: 4,

@@ -23,11 +23,13 @@ import { resolveCommand } from './resolve.ts'
 import { restartCommand } from './restart.ts'
 import { runCommands } from './run.ts'
 import { historyCommand, rollbackCommand } from './rollback.ts'
+import { secretCommand } from './secret.ts'
 import { scaleCommand } from './scale.ts'
 import { statusCommand } from './status.ts'
 import { tokenCommand } from './token.ts'
 import { traceCommand } from './trace.ts'
 import { versionCommand } from './version.ts'
+import { withProxyCommand } from './with-proxy.ts'
 import type { Context } from './context.ts'
 import { shown } from './terminal.ts'
 
@@ -79,6 +81,7 @@ const COMMANDS = [
   runCommands,
   restartCommand,
   tokenCommand,
+  secretCommand,
   caCommand,
   applyCommand,
   getCommand,
@@ -102,6 +105,7 @@ const COMMANDS = [
   backupCommands,
   bugReportCommand,
   execCommand,
+  withProxyCommand,
   labCommand,
   completionCommand,
   versionCommand,

@@ -20,7 +20,7 @@ export function nextSteps({ role = '', resolver = '' }: Readonly<Record<string, 
         'Next, in another terminal:',
         '  hedgerow apply -f hello.yaml      # the document is in README.md and in examples/',
         '  hedgerow get instances',
-        `  hedgerow exec -- curl -s http://${NAME}:8080/`,
+        `  hedgerow with-proxy -- curl -s http://${NAME}:8080/`,
         ...(resolver === '' ? [] : [`  ${digCommand(resolver)}`]),
       ]
     case 'root':

@@ -64,19 +64,36 @@ export class RootClient {
 
   /** Lines as they come, until the other side or the signal ends it. */
   async *lines(path: string, signal: AbortSignal): AsyncIterable<string> {
-    const response = await this.#send('GET', path, undefined, signal)
-    if (response.statusCode !== 200) {
-      const chunks: Buffer[] = []
-      for await (const chunk of response) chunks.push(chunk as Buffer)
-      throw refusal(jsonIn(Buffer.concat(chunks).toString('utf8')), response.statusCode)
-    }
+    const response = await this.#opened(path, signal)
     response.setEncoding('utf8')
     for await (const text of response) yield text as string
   }
 
+  /** The same of bytes. */
+  async *bytes(path: string, signal: AbortSignal): AsyncIterable<Buffer> {
+    for await (const chunk of await this.#opened(path, signal)) yield chunk as Buffer
+  }
+
+  /** Resolves when the root has taken them, however long that takes. */
+  async upload(path: string, bytes: Buffer, signal: AbortSignal): Promise<void> {
+    const response = await this.#send('POST', path, bytes, signal)
+    const chunks: Buffer[] = []
+    for await (const chunk of response) chunks.push(chunk as Buffer)
+    answerIn(Buffer.concat(chunks).toString('utf8'), response.statusCode ?? 500)
+  }
+
+  async #opened(path: string, signal: AbortSignal): Promise<IncomingMessage> {
+    const response = await this.#send('GET', path, undefined, signal)
+    if (response.statusCode === 200) return response
+    const chunks: Buffer[] = []
+    for await (const chunk of response) chunks.push(chunk as Buffer)
+    throw refusal(jsonIn(Buffer.concat(chunks).toString('utf8')), response.statusCode)
+  }
+
   #send(method: string, path: string, body: unknown, signal?: AbortSignal): Promise<IncomingMessage> {
     const { url, ca, token } = this.#credential
-    const payload = body === undefined ? undefined : JSON.stringify(body)
+    const isBytes = Buffer.isBuffer(body)
+    const payload = body === undefined || isBytes ? body : JSON.stringify(body)
     return new Promise((resolve, reject) => {
       const asking = request(
         new URL(`/api/v1${path}`, url),
@@ -93,7 +110,10 @@ export class RootClient {
             authorization: `Bearer ${token}`,
             ...(payload === undefined
               ? {}
-              : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(payload) }),
+              : {
+                  'content-type': isBytes ? 'application/octet-stream' : 'application/json',
+                  'content-length': Buffer.byteLength(payload),
+                }),
           },
           ...(signal === undefined ? { timeout: 30_000 } : { signal }),
         },

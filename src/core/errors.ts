@@ -19,6 +19,7 @@ export const ERRORS = {
   INSTANCE_UNKNOWN: ['instance {instance} was not found', 'the instance was not found'],
   NODE_UNKNOWN: ['node {node} was not found', 'the node was not found'],
   CLUSTER_UNKNOWN: ['cluster {cluster} was not found', 'the cluster was not found'],
+  SECRET_UNKNOWN: ['secret {secret} was not found', 'the secret was not found'],
   RELAY_UNKNOWN: ['relay {relay} was not found', 'the relay was not found'],
   // flows
   NO_INSTANCE: ['no instance of {service} is running', 'no instance is running'],
@@ -124,6 +125,7 @@ export const REMEDIES: Partial<Record<ErrorCode, string>> = {
   DISK_FULL: 'Free some space there; hedgerow then continues to write by itself.',
   DUPLICATE_IDENTITY:
     'Two machines run with copies of one state directory: stop one, empty its state, and join it with a new token.',
+  SECRET_UNKNOWN: 'Run `hedgerow secret list` to see the secrets there are.',
   TOO_MANY_FLOWS: 'Raise agent.maxFlows.',
   REVISION_UNKNOWN: 'Run `hedgerow history SERVICE` to see the revisions there are.',
 }

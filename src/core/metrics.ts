@@ -4,8 +4,9 @@ import { FlowCounter, FlowHistogram } from './kit/flow-metrics.ts'
 import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from 'prom-client'
 
 /**
- * All metrics, named `hedgerow_<room>_<thing>_<unit>[_total]`. Labels are unions of few words, never ids; the exception are services at
- * the root, of which only so many are shown. Rooms keep child handles (`metrics.flowBytes.labels('in')`) for hot paths.
+ * All metrics, named `hedgerow_<room>_<thing>_<unit>[_total]`. Labels are unions of few words, never ids; the exception are services: at
+ * the root, of which only so many are shown, and at an agent, of those that it runs. Rooms keep child handles
+ * (`metrics.flowBytes.labels('in')`) for hot paths.
  */
 export type Metrics = ReturnType<typeof openMetrics>
 
@@ -30,6 +31,7 @@ export function openMetrics(role: MetricsRole) {
     ...namingMetrics(of('agent')),
     ...relayMetrics(of('cluster', 'relay')),
     ...workerMetrics(of('agent', 'cluster')),
+    ...usageMetrics(of('agent')),
     ...schedulingMetrics(of('root', 'cluster')),
     ...clusterMetrics(of('cluster')),
     ...rootMetrics(of('root')),
@@ -251,6 +253,30 @@ function workerMetrics(make: Maker) {
   return {
     instances: make.gauge('worker_instances', 'Instances on this node, or in this cluster, by state.', ['state']),
     restarts: make.counter('worker_restarts_total', 'Times an instance was restarted after it exited by itself.'),
+  }
+}
+
+/** What instances use. */
+function usageMetrics(make: Maker) {
+  return {
+    usedCpu: make.counter('worker_cpu_seconds_total', 'Processor time of the instances on this node, by service.', [
+      'service',
+    ]),
+    usedMemory: make.gauge(
+      'worker_memory_bytes',
+      'Memory of the instances on this node, without file cache that can be given up, by service.',
+      ['service'],
+    ),
+    throttled: make.counter(
+      'worker_throttled_seconds_total',
+      'Time that instances on this node had to wait because of their limit of processors, by service.',
+      ['service'],
+    ),
+    oomKills: make.counter(
+      'worker_out_of_memory_total',
+      'Times the kernel ended a process of an instance on this node for want of memory, by service.',
+      ['service'],
+    ),
   }
 }
 

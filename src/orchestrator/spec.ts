@@ -141,12 +141,16 @@ export interface ServiceSpec {
   fixedPorts: boolean
   /** Which proxy variables the program gets; `http` when absent. */
   proxy?: 'socks' | 'none'
-  /** Its soft limit of open files; 1,024 when absent (of a container: the engine's). */
+  /** Its limit of open files; when absent a soft one of 1,024 (of a container: the engine's). */
   openFiles?: number
-  /** How many processes and threads a container may have. */
+  /** How many processes and threads it may have; 4,096 when absent. */
   pids?: number
+  /** Secrets of its app that it gets as files. */
+  secrets?: string[]
   /** When the image is pulled; `missing` when absent. */
   pull?: 'always' | 'never'
+  /** The secret of its app with which the image is pulled: `user:password`. */
+  registrySecret?: string
   /** The container has the rights of the machine's root. */
   privileged?: true
   memoryMb: number
@@ -183,6 +187,12 @@ export interface ServiceSpec {
   startsAfterConnectivity?: true
   /** Requested VIPs by choice, as IPv4 text inside 10.16.0.0/12. */
   addresses: Partial<Record<ChoiceKey, string>>
+}
+
+/** A secret on its way to a node; `name` is that within the app. */
+export interface SecretValue {
+  name: string
+  value: Buffer
 }
 
 /** What registries take: `registry:5000/folder/name:tag` or `…@sha256:…`. */

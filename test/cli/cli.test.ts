@@ -367,15 +367,19 @@ t.test('trace follows a flow step by step, and says where it ends', async (t) =>
     t.match(await machines.run('m0', 'trace', target), says, `${why}: code ${says.code}`)
 })
 
-t.test('exec runs a program that reaches names, and ends as it does', async (t) => {
+t.test('with-proxy runs a program that reaches names, and ends as it does', async (t) => {
   const url = `http://${CART}.1.pinned.local:8080/`
-  const fetched = await machines.run('m0', 'exec', '--', process.execPath, '-e', FETCH, url)
+  const fetched = await machines.run('m0', 'with-proxy', '--', process.execPath, '-e', FETCH, url)
   t.match(fetched, { code: 0, stdout: new RegExp(`^${CART}.1 \\d+`) }, `it reaches a name (${fetched.stderr})`)
-  t.match(await machines.run('m0', 'exec', 'sh', '-c', 'exit 7'), { code: 7 }, 'its code is passed on')
-  const killed = await machines.run('m0', 'exec', '--', 'sh', '-c', 'kill -9 $$')
+  const byOldWord = await machines.run('m0', 'exec', 'sh', '-c', 'exit 7')
+  t.match(byOldWord, { code: 7, stderr: /is called `with-proxy` now/ }, 'its code is passed on, also by its old word')
+  t.match(await machines.run('m0', 'exec', `${CART}.0`), { code: 2, stderr: /Write it after two dashes/ })
+  const inside = await machines.run('m0', 'exec', `${CART}.0`, '--', 'sh', '-c', 'echo $HEDGEROW_INSTANCE; exit 7')
+  t.match(inside, { code: 7, stdout: `${CART}.0\n`, stderr: '' }, 'and exec runs one in an instance')
+  const killed = await machines.run('m0', 'with-proxy', '--', 'sh', '-c', 'kill -9 $$')
   t.match(killed, { code: 137 }, 'a program that is killed gives 128 and its signal, as a shell does')
   t.match(
-    await machines.run('m0', 'exec', '--', 'no-such-program'),
+    await machines.run('m0', 'with-proxy', '--', 'no-such-program'),
     { code: 127, stderr: 'no-such-program: command not found\n' },
     'a program that does not exist gives 127, as a shell does',
   )
@@ -384,9 +388,9 @@ t.test('exec runs a program that reaches names, and ends as it does', async (t) 
     ['SIGTERM', 143],
     ['SIGUSR2', 140],
   ] as const) {
-    const program = machines.background('m0', 'exec', '--', 'sh', '-c', 'echo $$; exec sleep 999')
+    const program = machines.background('m0', 'with-proxy', '--', 'sh', '-c', 'echo $$; exec sleep 999')
     await eventually(() => Promise.resolve(program.lines.length > 0), 'it runs')
-    process.kill(program.pid, signal) // exec alone, as a supervisor does
+    process.kill(program.pid, signal) // it alone, as a supervisor does
     t.equal(await program.exited, `code ${code}`, `${signal} is passed on`)
     t.notOk(isAlive(Number(program.lines[0])), `${signal} leaves no orphan`)
   }
@@ -396,7 +400,7 @@ t.test('flows and peers list what the agent carries and whom it knows', async (t
   const flows = await machines.json<FlowReport[]>('m0', 'flows', '--recent')
   const isOurs = ({ caller, name, ended }: FlowReport) =>
     caller === 'edge/n0' && name === `${CART}.1.pinned.local:8080` && ended !== undefined
-  t.ok(flows.some(isOurs), 'the flow of the program that exec ran is among the recent ones, and has ended')
+  t.ok(flows.some(isOurs), 'the flow of that program is among the recent ones, and has ended')
   t.match(
     await machines.run('m0', 'flows', '--recent'),
     { code: 0, stdout: /^ID +CALLER[^]*edge\/n0/ },
@@ -654,7 +658,7 @@ function lint(t: Test, text: string, role: string): void {
     ...all.matchAll(/([a-z_]+)="([^"]*)"/g),
   ])
   for (const [, label, value = ''] of labels) {
-    if (label === 'service') continue // at the root, which shows only so many
+    if (label === 'service') continue // at the root, which shows only so many; at an agent, what it runs
     if (!/^[a-z0-9+._-]*$/i.test(value) || /\.acme|edge\/|127\./.test(value))
       wrong.push(`${label}="${value}": an id, not a word`)
   }

@@ -3,7 +3,7 @@ import { Worker } from 'node:worker_threads'
 import type { Result } from '../../src/lab/program.ts'
 
 /** Those that become something else, or stay: each gets a process of its own. */
-const OWN_PROCESS = new Set(['up', 'root', 'cluster', 'relay', 'agent', 'exec', 'lab', 'netcheck'])
+const OWN_PROCESS = new Set(['up', 'root', 'cluster', 'relay', 'agent', 'exec', 'with-proxy', 'lab', 'netcheck'])
 const THREADS = 3
 
 export function needsProcess(args: readonly string[]): boolean {

@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs'
 import { connect } from 'node:net'
 import { test } from 'tap'
 import type { Assignment } from '../../src/orchestrator/spec.ts'
@@ -19,6 +20,8 @@ export interface RuntimeCase {
   output: () => Promise<number>
   /** Whether ending an instance ends what answers (not for `external`). */
   ownsIt: boolean
+  /** What runs the script that follows. */
+  shell: readonly string[]
 }
 
 /** What every runtime has to keep. */
@@ -31,11 +34,46 @@ export function runtimeContract(name: string, make: () => Promise<RuntimeCase & 
     await answers(endpoint)
     t.pass('it answers')
     t.ok(traces.length > 0, 'a crash of the agent would find a trace')
+    const usage = await running.usage?.()
+    if (made.ownsIt) t.ok(usage !== undefined && usage.memoryBytes > 0, 'what it uses can be measured')
     await running.stop(2_000)
     t.type((await running.ended).detail, 'string')
     t.same(running.pids(), [], 'none of its processes are left')
     if (made.ownsIt) t.notOk(await isOpen(endpoint), 'nothing answers any more')
     await running.stop(2_000) // a second time is nothing new
+  })
+
+  test(`${name}: a command runs beside the program, with its streams and exit code`, async (t) => {
+    await using made = await make()
+    if (!made.ownsIt) return t.pass('it runs nothing')
+    const running = await made.runtime.launch(launchOf(made, made.server, []))
+    const command = await running.exec?.([
+      ...made.shell,
+      'read -r line; echo $line; echo $HEDGEROW_INSTANCE; echo aside >&2; exit 7',
+    ])
+    if (command === undefined) throw new Error('it cannot run commands')
+    command.stdin.end('from outside\n')
+    const [out, err, code] = await Promise.all([textOf(command.stdout), textOf(command.stderr), command.ended])
+    t.same([out, err, code], [`from outside\n${made.server.instance}\n`, 'aside\n', 7])
+    const missing = await running.exec?.([...made.shell, 'exec no-such-program'])
+    t.ok([126, 127].includes((await missing?.ended) ?? 0), 'as a shell tells it')
+    await running.stop(2_000)
+  })
+
+  test(`${name}: secrets are files that only the instance has, and go with it`, async (t) => {
+    await using made = await make()
+    if (!made.ownsIt) return t.pass('it runs nothing')
+    const traces: Trace[] = []
+    const secrets = async () => [{ name: 'db-password', value: Buffer.from('correct horse') }]
+    const running = await made.runtime.launch({ ...launchOf(made, made.server, traces), secrets })
+    const command = await running.exec?.([...made.shell, 'read -r all < $HEDGEROW_SECRETS/db-password; echo "$all"'])
+    if (command === undefined) throw new Error('it cannot run commands')
+    t.equal(await textOf(command.stdout), 'correct horse\n')
+    t.notMatch(JSON.stringify(traces), /correct/, 'no record has them')
+    const path = String(traces.at(-1)?.['secrets'] ?? '')
+    if (path !== '') t.ok(existsSync(path))
+    await running.stop(2_000)
+    if (path !== '') t.notOk(existsSync(path), 'nothing is left of them')
   })
 
   test(`${name}: what a trace names is adopted, with the endpoints it had`, async (t) => {
@@ -81,15 +119,23 @@ export function runtimeContract(name: string, make: () => Promise<RuntimeCase & 
 
 function launchOf({ output }: RuntimeCase, assignment: Assignment, traces: Trace[]): Launch {
   const { signal } = new AbortController()
+  const secrets = async () => []
   return {
     assignment,
     endpoints: {},
     environment: {},
     output,
+    secrets,
     onTrace: (trace) => traces.push(trace),
     mayStart: () => Promise.resolve(),
     signal,
   }
+}
+
+async function textOf(output: AsyncIterable<Buffer>): Promise<string> {
+  let text = ''
+  for await (const chunk of output) text += String(chunk)
+  return text
 }
 
 /** Looks until it answers; the test's own limit ends a wait that is in vain. */

@@ -48,7 +48,7 @@ t.test('one machine in a minute', { skip }, async (t) => {
   const lines = printed.lines.join('\n')
   const [dig = ''] = /dig \+short @.*/.exec(lines) ?? []
   t.match((await machine.type(t, `${dig}\n`)).trim(), /^127\.\d+\.\d+\.\d+$/, 'the dig command that `up` prints')
-  const [exec = ''] = /hedgerow exec -- curl .*/.exec(lines) ?? []
+  const [exec = ''] = /hedgerow with-proxy -- curl .*/.exec(lines) ?? []
   t.match(await machine.type(t, `${exec}\n`), /^hello from /, 'the curl command that `up` prints')
 })
 

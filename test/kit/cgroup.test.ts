@@ -1,9 +1,10 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdtempSync, rmSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'tap'
-import { CgroupTree, ownGroups } from '../../src/core/kit/cgroup.ts'
+import { CgroupTree, hierarchiesHere, ownGroups } from '../../src/core/kit/cgroup.ts'
+import { setLimits, usageOf } from '../../src/core/kit/cgroup-controls.ts'
 
 const skip = process.getuid?.() === 0 ? false : 'optional: needs root, to make control groups'
 
@@ -52,8 +53,9 @@ test('where the group of this process is, in each hierarchy that can serve', (t)
 test('in every hierarchy here: what a process starts stays in its group, and is killed with it', {
   skip,
 }, async (t) => {
-  for (const own of ownGroups()) {
-    const tree = CgroupTree.open(`hedgerow-test-${process.pid}`, [own])
+  for (const hierarchy of hierarchiesHere().filter(({ rank }) => rank >= 0)) {
+    const { own } = hierarchy
+    const tree = CgroupTree.open(`hedgerow-test-${process.pid}`, [hierarchy])
     if (!(tree instanceof CgroupTree)) {
       t.comment(`${own}: ${tree.reason}`)
       continue
@@ -67,7 +69,10 @@ test('in every hierarchy here: what a process starts stays in its group, and is 
     child.stdin.end('\n')
     while (group.pids().length < 3) await new Promise((resolve) => setTimeout(resolve, 10))
     t.notOk(group.remove(), `${own}: not while something runs`)
-    t.same(tree.all(), [group])
+    t.same(
+      tree.all().map(({ path }) => path),
+      [group.path],
+    )
     group.kill()
     await once(child, 'exit')
     while (group.pids().length > 0) await new Promise((resolve) => setTimeout(resolve, 10))
@@ -80,9 +85,67 @@ test('in every hierarchy here: what a process starts stays in its group, and is 
 test('where no group can be made the reason is said; a folder is not a group', { skip }, (t) => {
   const dir = mkdtempSync('/tmp/hedgerow-cgroup-')
   t.teardown(() => rmSync(dir, { recursive: true }))
-  t.match(CgroupTree.open('x', ['/proc/self']), { reason: /./ })
-  t.match(CgroupTree.open('x', [dir]), { reason: /./ })
+  const at = (own: string) => [{ names: ['freezer'], own, top: own, rank: 1 }]
+  t.match(CgroupTree.open('x', at('/proc/self')), { reason: /./ })
+  t.match(CgroupTree.open('x', at(dir)), { reason: /./ })
   t.notOk(existsSync(join(dir, 'x')), 'nothing is left of the try')
   t.match(CgroupTree.open('x', []), { reason: 'no cgroups are mounted' })
+  t.end()
+})
+
+test('limits and figures by the files of both versions', (t) => {
+  const dir = mkdtempSync('/tmp/hedgerow-cgroup-')
+  t.teardown(() => rmSync(dir, { recursive: true }))
+  const folder = (name: string, files: Record<string, string>) => {
+    const path = mkdtempSync(join(dir, name))
+    for (const [file, text] of Object.entries(files)) writeFileSync(join(path, file), text)
+    return path
+  }
+  const stat = 'anon 4096\ninactive_file 1000\ntotal_inactive_file 3000\n'
+  const two = folder('two', {
+    'cgroup.controllers': 'cpu memory pids\n',
+    'memory.max': '',
+    'memory.swap.max': '',
+    'memory.current': '5000\n',
+    'memory.stat': stat,
+    'memory.events': 'low 0\nmax 7\noom 3\noom_kill 2\noom_group_kill 0\n',
+    'cpu.max': '',
+    'cpu.stat': 'usage_usec 1500000\nuser_usec 1\nnr_throttled 4\nthrottled_usec 250000\n',
+    'pids.max': '',
+  })
+  const memory = folder('memory', {
+    'memory.limit_in_bytes': '',
+    'memory.memsw.limit_in_bytes': '',
+    'memory.usage_in_bytes': '5000\n',
+    'memory.stat': stat,
+    'memory.oom_control': 'oom_kill_disable 0\nunder_oom 0\noom_kill 2\n',
+  })
+  const cpu = folder('cpu', {
+    'cpu.cfs_period_us': '',
+    'cpu.cfs_quota_us': '',
+    'cpu.stat': 'nr_periods 9\nnr_throttled 4\nthrottled_time 250000000\n',
+    'cpuacct.usage': '1500000000\n',
+  })
+  const pids = folder('pids', { 'pids.max': '' })
+  const limits = { memoryBytes: 65_536, vcpus: 0.5, pids: 50 }
+  const read = (path: string, file: string) => readFileSync(join(path, file), 'utf8')
+
+  t.same(setLimits({ memory: two, cpu: two, pids: two }, limits), [])
+  t.equal(read(two, 'memory.max'), '65536')
+  t.equal(read(two, 'memory.swap.max'), '0')
+  t.equal(read(two, 'cpu.max'), '50000 100000')
+  t.equal(read(two, 'pids.max'), '50')
+  t.same(setLimits({ memory, cpu, pids }, limits), [])
+  t.equal(read(memory, 'memory.limit_in_bytes'), '65536')
+  t.equal(read(memory, 'memory.memsw.limit_in_bytes'), '65536')
+  t.equal(read(cpu, 'cpu.cfs_quota_us'), '50000')
+  t.equal(read(pids, 'pids.max'), '50')
+  const usage = { cpuSeconds: 1.5, throttledSeconds: 0.25, oomKills: 2 }
+  t.same(usageOf({ memory: two, cpu: two }), { ...usage, memoryBytes: 4_000 })
+  t.same(usageOf({ memory, cpu, cpuacct: cpu }), { ...usage, memoryBytes: 2_000 })
+  t.same(setLimits({ memory }, limits), ['cpu', 'pids'], 'what there is no controller for is told')
+  t.same(setLimits({ memory: join(dir, 'gone') }, limits), ['memory', 'cpu', 'pids'], 'so is what cannot be written')
+  t.same(setLimits({}, {}), [], 'what is not asked for is not missed')
+  t.equal(usageOf({ memory: join(dir, 'gone'), pids }), undefined, 'a group that is gone')
   t.end()
 })

@@ -231,6 +231,13 @@ t.test('scaling, updating and deleting leave nothing behind', async (t) => {
     ],
   )
 
+  const measured = await world.api.call<Array<{ id: string; usage?: object }>>('GET', '/instances?usage=true')
+  t.match(
+    measured.map(({ usage }) => usage),
+    measured.map(({ id }) => ({ instance: id, cpu: 0.5, memoryMb: 12 })),
+    'what each uses, by its own node alone',
+  )
+
   let text = ''
   for await (const lines of world.api.lines(`/instances/${SERVICE}.0/logs?tail=2`, limit())) text += lines
   t.equal(text, `${SERVICE}.0 line 1\n${SERVICE}.0 line 2\n`)

@@ -9,6 +9,7 @@ import { explain } from '../../src/core/errors.ts'
 import { silentLog } from '../../src/core/kit/log.ts'
 import { endContainer } from '../../src/orchestrator/worker/docker/end-container.ts'
 import { containerBody, containerName } from '../../src/orchestrator/worker/docker/container-body.ts'
+import { SecretFiles } from '../../src/orchestrator/worker/secret-files.ts'
 import { DockerRuntime } from '../../src/orchestrator/worker/docker/docker-runtime.ts'
 import { Engine } from '../../src/orchestrator/worker/docker/engine.ts'
 import { exitReason, healthFault } from '../../src/orchestrator/worker/docker/exit-reason.ts'
@@ -292,6 +293,7 @@ t.test('a container that cannot be ended while the engine is away is removed whe
     allowsPrivileged: false,
     resolvConf: undefined,
     seesVips: false,
+    secretFiles: new SecretFiles('/tmp/hedgerow-parts', 'containers'),
     clock,
     log: silentLog,
   })
@@ -338,6 +340,7 @@ t.test('an engine that goes and comes back', async (t) => {
       allowsPrivileged: false,
       resolvConf: undefined,
       seesVips: false,
+      secretFiles: new SecretFiles('/tmp/hedgerow-parts', 'containers'),
       log: silentLog,
     })
   const { spec } = assignmentOf({ runtime: 'docker', code: 'shop:1' })

@@ -8,6 +8,7 @@ import { Engine, lackingDockerd } from '../docker-engine.ts'
 import { run, text } from '../../src/lab/program.ts'
 import { silentLog } from '../../src/core/kit/log.ts'
 import { DockerRuntime } from '../../src/orchestrator/worker/docker/docker-runtime.ts'
+import { SecretFiles } from '../../src/orchestrator/worker/secret-files.ts'
 import type { Running, Trace } from '../../src/orchestrator/worker/runtime.ts'
 import { wholeMesh } from '../walks/mesh.ts'
 import { assignmentOf } from './specs.ts'
@@ -46,6 +47,7 @@ function withEngine(engine: Engine): void {
       allowsPrivileged: false,
       resolvConf: undefined,
       seesVips: true,
+      secretFiles: new SecretFiles(`/tmp/${agent}`, 'containers'),
       log: silentLog,
       ...more,
     })
@@ -74,6 +76,7 @@ function withEngine(engine: Engine): void {
         endpoints: {},
         environment: {},
         output: async () => openSync(join(this.dir, 'output'), 'a'),
+        secrets: async () => [],
         onTrace: (trace: Trace) => void this.traces.push(trace),
         mayStart: () => Promise.resolve(),
         signal: new AbortController().signal,
@@ -107,6 +110,7 @@ function withEngine(engine: Engine): void {
       impossible: assignmentOf({ runtime: 'docker', code: 'nowhere/to-be-found:1', pull: 'never' }),
       output: async () => openSync('/dev/null', 'w'),
       ownsIt: true,
+      shell: ['/busybox', 'sh', '-c'],
       async [Symbol.asyncDispose]() {},
     }
   })
@@ -150,10 +154,14 @@ function withEngine(engine: Engine): void {
       world.launch({ cmd: ['tail', '/dev/zero'], memory: 16 }),
       world.launch({ cmd: ['sleep', '600'] }),
     ])
-    t.same(await seven.ended, { code: 7, detail: 'exited with code 7' })
-    t.same(await memory.ended, { code: 137, detail: 'killed: out of memory (its limit is 16 MB)' })
+    t.match(await seven.ended, { code: 7, detail: 'exited with code 7' })
+    t.match(await memory.ended, {
+      code: 137,
+      detail: 'killed: out of memory (its limit is 16 MB)',
+      usage: { oomKills: 1 },
+    })
     await deaf.stop(0)
-    t.same(await deaf.ended, { code: 137, detail: 'exited with code 137 (SIGKILL)' }, 'it does not end for SIGTERM')
+    t.match(await deaf.ended, { code: 137, detail: 'exited with code 137 (SIGKILL)' }, 'it does not end for SIGTERM')
     t.equal(
       (await run(['docker', 'ps', '--all', '--quiet', '--filter', 'label=hedgerow.agent=hedgerow-ends'])).stdout,
       '',

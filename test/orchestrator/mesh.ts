@@ -1,3 +1,5 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { cpSync, mkdtempSync, readFileSync, renameSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -289,6 +291,25 @@ export class FakeNode {
             for (const instance of this.has.keys()) if (!keep.has(instance)) this.has.delete(instance)
           },
           reports: () => [...this.has.values()].map((assignment) => reportOf(assignment, 'running')),
+          exec: async (_instance, [program = '', ...argv]) => {
+            const child = spawn(program, argv)
+            const ended = once(child, 'exit').then(([code]) => Number(code))
+            return {
+              stdin: child.stdin,
+              stdout: child.stdout,
+              stderr: child.stderr,
+              ended,
+              kill: () => child.kill('SIGKILL'),
+            }
+          },
+          usage: async () =>
+            [...this.has.keys(), 'shop.acme.foreign.prod.0'].map((instance) => ({
+              instance,
+              cpu: 0.5,
+              memoryMb: 12,
+              throttled: 0,
+              oomKills: 0,
+            })),
           logs: async function* (instance, { tail }) {
             for (let line = 1; line <= tail; line++) yield `${instance} line ${line}`
           },

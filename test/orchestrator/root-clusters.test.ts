@@ -66,6 +66,10 @@ async function rogueCluster(world: World, name: string) {
         'token.mint': () => ({ token: '', expiresAt: 0 }),
         'logs.open': () => ({ stream: '' }),
         'logs.next': () => ({ text: '', done: true }),
+        'usage.list': () => ({ usage: [] }),
+        'exec.open': () => ({ stream: '' }),
+        'exec.read': () => ({ printed: [], exitCode: 0 }),
+        'exec.write': () => ({ taken: true }),
       },
       onNotification: {
         duplicate: () => undefined,
@@ -73,6 +77,7 @@ async function rogueCluster(world: World, name: string) {
         revocations: () => undefined,
         renew: () => undefined,
         'logs.close': () => undefined,
+        'exec.close': () => undefined,
       },
     },
     { tier: 'root', peer: 'root', clock: systemClock, log: silentLog, metrics: openMetrics('cluster') },

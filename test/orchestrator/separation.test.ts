@@ -14,7 +14,7 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
-import { test } from 'tap'
+import t, { test } from 'tap'
 
 import { InstanceUsers, makeHome } from '../../src/orchestrator/worker/instance-users.ts'
 import { membersOf, statOf, uidsIn } from '../../src/orchestrator/worker/process-group.ts'
@@ -32,6 +32,7 @@ import { noOtherUsers } from '../support/other-users.ts'
  * As root every run has a user and, where there are cgroups, a control group of its own.
  */
 
+t.setTimeout(120_000) // a busy machine takes several times as long
 const skip = noOtherUsers
 const node = process.execPath
 const SERVER =
@@ -62,6 +63,7 @@ function folders() {
         endpoints: {},
         environment: {},
         output: async () => openSync(output, 'a'),
+        secrets: async () => [],
         onTrace,
         mayStart: () => Promise.resolve(),
         signal: new AbortController().signal,
@@ -89,6 +91,7 @@ if (skip === false) {
       impossible: assignmentOf({ cmd: ['/no/such/program'] }),
       output: async () => openSync('/dev/null', 'w'),
       ownsIt: true,
+      shell: ['sh', '-c'],
       [Symbol.asyncDispose]: async () => remove(),
     }
   })
@@ -136,6 +139,93 @@ test('what leaves the session and clears its environment ends with the instance;
   t.notOk(existsSync(home), 'its HOME is gone')
   t.notOk(existsSync(`/run/hedgerow/uids/${uid}`), 'its uid is free')
   if (cgroup !== undefined) t.notOk(existsSync(cgroup), 'its control group is gone')
+})
+
+const noLimits = (() => {
+  if (skip !== false) return skip
+  using here = folders()
+  const { controls = {} } = here.separation.cgroups ?? {}
+  return ['memory', 'cpu', 'pids'].every((name) => name in controls) ? false : 'needs the controllers of cgroups'
+})()
+
+test('a program that wants more than its memory is ended and told, alone; one of several is counted', {
+  skip: noLimits,
+}, async (t) => {
+  using here = folders()
+  const traces: Trace[] = []
+  const neighbour = await here.runtime.launch(here.launch({ cmd: ['sleep', '60'], memory: 16 }))
+  const helped = await here.runtime.launch(
+    here.launch({ cmd: ['sh', '-c', 'tail /dev/zero; echo went on; exec sleep 60'], memory: 16 }),
+  )
+  const greedy = await here.runtime.launch(here.launch({ cmd: ['tail', '/dev/zero'], memory: 16 }, traces))
+  t.match(await greedy.ended, { detail: 'killed: out of memory (its limit is 16 MB)', usage: { oomKills: 1 } })
+  const { controls } = traces.at(-1) as { controls: string }
+  for (const folder of Object.values(JSON.parse(controls) as Record<string, string>))
+    t.notOk(existsSync(folder), `${folder} is gone`)
+  await until(() => here.said().includes('went on'))
+  t.match(await helped.usage?.(), { oomKills: 1, memoryBytes: Number })
+  t.match(await neighbour.usage?.(), { oomKills: 0 })
+  process.kill(helped.pid as number, 'SIGTERM')
+  t.equal(
+    (await helped.ended).detail,
+    'ended by SIGTERM; a process of it was killed: out of memory (its limit is 16 MB)',
+  )
+  await neighbour.stop(1_000)
+  t.equal((await neighbour.ended).detail, 'ended by SIGTERM', 'it was not touched')
+})
+
+test('what ended for want of memory is started again and counted; what cannot be limited is told', {
+  skip: noLimits,
+}, async (t) => {
+  using here = folders()
+  await using limited = await nodeWith({ runtimes: [here.runtime] }, here.secret)
+  limited.worker.assign(assignmentOf({ cmd: ['tail', '/dev/zero'], memory: 16 }))
+  const again = await limited.hears(({ restarts }) => restarts === 2)
+  t.match(again, { state: 'starting', detail: 'killed: out of memory (its limit is 16 MB)' })
+  const { values } = await limited.metrics.oomKills.get()
+  t.match(values, [{ labels: { service: 'shop.acme.cart.prod' } }])
+  t.ok((values[0]?.value ?? 0) >= 2, 'counted')
+
+  await using free = await nodeWith()
+  const assignment = assignmentOf({ cmd: ['sleep', '60'], memory: 16, vcpus: 1 })
+  free.worker.assign(assignment)
+  await free.becomes('running')
+  const [usage] = await free.worker.usage()
+  t.match(usage, { instance: assignment.instance, throttled: 0, oomKills: 0 })
+  t.equal(usage?.memoryLimitMb, undefined, 'a limit that does not hold is not shown')
+  const lines = []
+  for await (const line of free.worker.logs(assignment.instance)) lines.push(line)
+  t.match(lines.join('\n'), /not limited on this node: memory, vcpus \(not asked for\)/)
+})
+
+test('processors, processes and open files are limited; a new document limits what runs', {
+  skip: noLimits,
+}, async (t) => {
+  using here = folders()
+  const traces: Trace[] = []
+  const cmd = ['sh', '-c', 'ulimit -Hn; for i in 1 2 3 4 5 6 7 8 9; do sleep 60 & done; while :; do :; done']
+  const launch = here.launch({ cmd, vcpus: 0.05, pids: 6, open_files: 500, memory: 64 }, traces)
+  const running = await here.runtime.launch(launch)
+  t.equal(running.shortcoming, undefined)
+  await until(() => here.said().includes('fork'))
+  t.match(here.said(), /^500\n/)
+  t.ok(running.pids().length <= 6, 'no more processes than it may have')
+  await running.stop(100)
+
+  const busy = await here.runtime.launch(here.launch({ cmd: ['sh', '-c', 'while :; do :; done'], vcpus: 0.05 }, traces))
+  await until(async () => ((await busy.usage?.())?.throttledSeconds ?? 0) > 0)
+  t.pass('that it waits for its limit is seen')
+  const { memory = '' } = JSON.parse(traces.at(-1)?.['controls'] as string) as Record<string, string>
+  const file = join(memory, existsSync(join(memory, 'memory.max')) ? 'memory.max' : 'memory.limit_in_bytes')
+  for (const mb of [32, 16, 64]) {
+    busy.adapt?.(assignmentOf({ cmd, memory: mb }).spec)
+    t.equal(Number(readFileSync(file, 'latin1')), mb * 2 ** 20, `${mb} MB`)
+  }
+  busy.letGo()
+  const adopted = await here.runtime.adopt(here.launch({ cmd, memory: 64 }), traces.at(-1) as Trace)
+  t.ok(((await adopted?.usage?.())?.cpuSeconds ?? 0) > 0, 'the next agent finds its figures')
+  await adopted?.stop(100)
+  t.notOk(existsSync(memory), 'and ends with its groups')
 })
 
 test('a start that fails half way leaves no process, and frees user and group', { skip }, async (t) => {

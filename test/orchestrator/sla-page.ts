@@ -50,8 +50,8 @@ function changeTable(): string {
 |---|---|
 ${rows.join('\n')}
 
-Resources are a matter of the node for the runtimes \`process\` and \`external\`. Another runtime may have set a limit when it started the
-instance, so it is replaced.
+The limits of programs that run (\`process\`) are changed with \`memory\` and \`vcpus\`: one that uses more than its new \`memory\` is killed. Another
+runtime may have set a limit when it started the instance, so it is replaced.
 `
 }
 

@@ -10,6 +10,7 @@ import { runtimeContract } from '../contracts/runtime.ts'
 import { systemClock } from '../../src/core/kit/clock.ts'
 import { ExternalRuntime } from '../../src/orchestrator/worker/external-runtime.ts'
 import { bootId, membersOf, parseStat, statOf } from '../../src/orchestrator/worker/process-group.ts'
+import { Separation } from '../../src/orchestrator/worker/separation.ts'
 import { ProcessRuntime } from '../../src/orchestrator/worker/process-runtime.ts'
 import { PortPool } from '../../src/orchestrator/worker/ports.ts'
 import { environmentOf, filledIn, programOf } from '../../src/orchestrator/worker/program.ts'
@@ -23,11 +24,15 @@ const SERVER = "require('net').createServer((s) => s.end('hello')).listen(proces
 
 runtimeContract('process', async () => {
   return {
-    runtime: new ProcessRuntime({ node: 'edge/n1' }),
+    runtime: new ProcessRuntime({
+      node: 'edge/n1',
+      separation: Separation.open({ setting: 'agent', uids: '60100-60163', dir: '/tmp/hedgerow-contract' }),
+    }),
     server: assignmentOf({ cmd: [node, '-e', SERVER], port: 80 }),
     impossible: assignmentOf({ cmd: ['/no/such/program'] }),
     output: async () => openSync('/dev/null', 'w'),
     ownsIt: true,
+    shell: ['sh', '-c'],
     async [Symbol.asyncDispose]() {},
   }
 })
@@ -44,6 +49,7 @@ runtimeContract('external', async () => {
     impossible: { ...impossible, spec: { ...impossible.spec, code: 'no host:at all' } },
     output: () => Promise.reject(new Error('an external service prints nothing here')),
     ownsIt: false,
+    shell: [],
     async [Symbol.asyncDispose]() {
       await new Promise((resolve) => server.close(resolve))
     },
@@ -58,11 +64,13 @@ function folder(): { path: string } & Disposable {
 function launchOf(assignment: ReturnType<typeof assignmentOf>, file: string, traces: Trace[] = []): Launch {
   const output = async () => openSync(file, 'a')
   const { signal } = new AbortController()
+  const secrets = async () => []
   return {
     assignment,
     endpoints: {},
     environment: {},
     output,
+    secrets,
     onTrace: (trace) => traces.push(trace),
     mayStart: () => Promise.resolve(),
     signal,

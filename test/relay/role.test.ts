@@ -47,6 +47,8 @@ async function linkedNode(name: string, relays: string[]) {
     cancel: () => undefined,
     keepOnly: () => undefined,
     reports: () => [],
+    usage: async () => [],
+    exec: () => Promise.reject(new Error('nothing runs here')),
     logs: async function* () {
       yield* []
     },

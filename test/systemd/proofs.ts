@@ -310,6 +310,6 @@ systemctl enable --now hedgerow-relay`)
 ]
 
 const NAME = 'hello.demo.greeter.demo.any.rr.local'
-const CALL = `hedgerow exec -- curl -s http://${NAME}:8080/`
+const CALL = `hedgerow with-proxy -- curl -s http://${NAME}:8080/`
 
 export const PROOFS: readonly Proof[] = [...INSTALL, ...RIGHTS, ...DAILY, ...FAILURES, ...MAINTENANCE]

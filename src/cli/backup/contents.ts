@@ -88,7 +88,7 @@ function namesBelow(state: string, folder: string): string[] {
 
 /** Keys and certificates: they must fit each other and the database. Other files are copies of what is known elsewhere. */
 function isKey(name: string): boolean {
-  return /\/(identity|authority)\/|\/admin\.json$/.test(name)
+  return /\/(identity|authority)\/|\/(admin\.json|secrets\.key)$/.test(name)
 }
 
 function signatureOf(state: string, names: readonly string[]): string {

@@ -86,6 +86,12 @@ export class Assignments {
     return this.#index.on(node)
   }
 
+  /** A run of the instance is there, or is to be. */
+  isOn(instance: InstanceId, at: NodeId): boolean {
+    const { node, successor, leaving } = this.#all.get(instance) ?? {}
+    return node === at || successor?.node === at || leaving?.includes(at) === true
+  }
+
   /** Those that this lost node may still run, although they have been placed elsewhere. */
   leftOn(node: NodeId): AssignmentRecord[] {
     return [...this.#all.values()].filter((record) => isLeftOn(record, node))

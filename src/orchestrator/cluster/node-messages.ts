@@ -73,6 +73,11 @@ export class NodeMessages implements NodeListener {
         if (this.#linked(id).link !== link()) throw new MeshError('LINK_CLOSED', { node: id })
         return {}
       },
+      'secrets.read': ({ instance }) => {
+        if (!store.assignments.isOn(instance, id))
+          throw new MeshError('INSTANCE_UNKNOWN', { instance, reason: `it is not on ${id}` })
+        return root.secretsOf(instance)
+      },
       'certificate.renew': async ({ csr }) => {
         const { enrolment } = store.nodes.get(nameOf(id)) ?? {}
         const options = { clock, ...(enrolment === undefined ? {} : { enrolment }) }

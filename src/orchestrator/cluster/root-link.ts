@@ -135,6 +135,11 @@ export class RootLink implements AsyncDisposable {
     return (await this.#open().request('interest.vip', { vip })).key
   }
 
+  /** Of the service of an instance. @throws MeshError LINK_CLOSED, REQUEST_TIMEOUT, SECRET_UNKNOWN */
+  secretsOf(instance: InstanceId): Promise<ResponseBody<typeof clusterToRoot, 'secrets.read'>> {
+    return this.#open().request('secrets.read', { instance })
+  }
+
   /** A new certificate chain for this cluster, PEM. @throws MeshError LINK_CLOSED, REQUEST_TIMEOUT */
   async renew(csr: string, signal: AbortSignal): Promise<string> {
     return (await this.#open().request('certificate.renew', { csr }, signal)).chain

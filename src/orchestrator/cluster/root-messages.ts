@@ -4,7 +4,7 @@ import type { HeldIdentity } from '../../core/identity/held.ts'
 import type { Log } from '../../core/kit/log.ts'
 import type { InstanceId, NodeId } from '../../core/model/ids.ts'
 import type { NotificationHandlers, RequestHandlers } from '../link/link.ts'
-import type { NodeRow, rootToCluster } from '../link/messages.ts'
+import type { NodeRow, rootToCluster, UsageRow } from '../link/messages.ts'
 import { wireOutcomes } from '../link/outcomes.ts'
 import { takeRevocations } from '../link/take-revocations.ts'
 import { nodeViews } from './assignments.ts'
@@ -40,6 +40,8 @@ export interface RootMessagesParts {
 /** Makes a join token. `expiresAt` is in milliseconds since 1970. */
 export type MintToken = (role: 'node' | 'relay', ttlSeconds: number) => { token: string; expiresAt: number }
 
+/** A node that takes longer is left out: whoever asked waits. */
+const USAGE_MS = 2_000
 /** Nodes in one page of `nodes.list`. */
 const PAGE = 500
 
@@ -98,8 +100,22 @@ export class RootMessages implements RootListener {
         const { stream } = await node.link.request('logs.open', query)
         return { stream: `${node.id}#${stream}` }
       },
+      'exec.open': async (asked) => {
+        const node = this.#nodeOf(asked.instance)
+        const { stream } = await node.link.request('exec.open', asked)
+        return { stream: `${node.id}#${stream}` }
+      },
+      'exec.read': ({ stream }) => {
+        const on = this.#streamOn(stream)
+        return on.link.request('exec.read', { stream: on.stream })
+      },
+      'exec.write': ({ stream, ...rest }) => {
+        const on = this.#streamOn(stream)
+        return on.link.request('exec.write', { stream: on.stream, ...rest })
+      },
+      'usage.list': async () => ({ usage: await this.#usage() }),
       'logs.next': ({ stream }) => {
-        const on = this.#logStream(stream)
+        const on = this.#streamOn(stream)
         return on.link.request('logs.next', { stream: on.stream })
       },
     }
@@ -116,8 +132,12 @@ export class RootMessages implements RootListener {
       renew: () => this.#parts.identity.renewSoon(),
       duplicate: () => log.error('another process uses the identity of this cluster', { cluster: name }),
       'logs.close': ({ stream }) => {
-        const on = this.#logStream(stream)
+        const on = this.#streamOn(stream)
         on.link.notify('logs.close', { stream: on.stream })
+      },
+      'exec.close': ({ stream }) => {
+        const on = this.#streamOn(stream)
+        on.link.notify('exec.close', { stream: on.stream })
       },
     }
   }
@@ -128,6 +148,19 @@ export class RootMessages implements RootListener {
     for (const instance of surplus) scheduler.withdraw(instance, { atOnce: elsewhere.has(instance) })
     takeRevocations(revocations, this.#parts)
     setImmediate(() => scheduler.retry()) // what fits nowhere here can now be handed back
+  }
+
+  /** Of the nodes that answer in time; a node speaks only of what is assigned to it. */
+  async #usage(): Promise<UsageRow[]> {
+    const { nodes, store } = this.#parts
+    const lists = await Promise.all(
+      Array.from(nodes.all(), async ({ id, link }) => {
+        const limit = AbortSignal.timeout(USAGE_MS)
+        const { usage } = await link.request('usage.list', {}, limit).catch(() => ({ usage: [] }))
+        return usage.filter(({ instance }) => store.assignments.get(instance)?.node === id)
+      }),
+    )
+    return lists.flat()
   }
 
   #listNodes(after: string): { nodes: NodeRow[]; more: boolean } {
@@ -198,8 +231,8 @@ export class RootMessages implements RootListener {
     throw new MeshError('INSTANCE_UNKNOWN', { instance, reason })
   }
 
-  /** The root knows a log stream as `<node id>#<the stream's name on that node>`. */
-  #logStream(name: string): { link: LinkedNode['link']; stream: string } {
+  /** The root knows a stream as `<node id>#<the stream's name on that node>`. */
+  #streamOn(name: string): { link: LinkedNode['link']; stream: string } {
     const [id = '', stream = ''] = name.split('#')
     const linked = this.#parts.nodes.alive(id)
     if (linked === undefined) throw new MeshError('LINK_CLOSED', { node: id })

@@ -1,4 +1,4 @@
-import type { IncomingMessage } from 'node:http'
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Server } from 'node:https'
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
@@ -183,6 +183,13 @@ function takeUpgrades(server: Server, { upgrades, identity }: LinkServerOptions,
   })
 }
 
+/** Aborted when whoever asked has gone, or has the whole answer. */
+export function goneOf(response: ServerResponse): AbortSignal {
+  const gone = new AbortController()
+  response.once('close', () => gone.abort())
+  return gone.signal
+}
+
 /** Checks a body or query against a schema. The returned function throws MESSAGE_INVALID with every fault and its path. */
 export function reader<S extends TSchema>(schema: S): (value: unknown) => Static<S> {
   const compiled = Compile(schema)
@@ -208,6 +215,7 @@ const STATUS: Partial<Record<ErrorCode, number>> = {
   NODE_UNKNOWN: 404,
   CLUSTER_UNKNOWN: 404,
   RELAY_UNKNOWN: 404,
+  SECRET_UNKNOWN: 404,
   SLA_INVALID: 422,
   SLA_CONFLICT: 409,
   ROTATION_REFUSED: 409,

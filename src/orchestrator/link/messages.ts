@@ -15,6 +15,7 @@ import {
   Facts,
   InstanceIdText,
   InterestKeyText,
+  Label,
   Keys,
   LocatedSuccessor,
   MOST_ALSO,
@@ -85,6 +86,8 @@ const logs = {
       instance: InstanceIdText,
       tail: Type.Integer({ minimum: 0, maximum: 100_000 }),
       follow: Type.Boolean(),
+      /** Lines from then on only, milliseconds since 1970. */
+      since: Type.Optional(Seq),
     }),
     Type.Object({ stream: text(128) }),
   ),
@@ -95,6 +98,60 @@ const logs = {
   ),
 }
 const logsClose = Type.Object({ stream: text(128) })
+
+/** The output of one answer, and what one request may bring. */
+export const MAX_EXEC_BYTES = 512 * 1024
+const Base64 = text(Math.ceil(MAX_EXEC_BYTES / 3) * 4 + 4)
+
+/** A command in an instance: who started it pulls what it prints, and brings what it reads. One that is no longer pulled is ended. */
+const exec = {
+  'exec.open': request(
+    Type.Object({ instance: InstanceIdText, cmd: Type.Array(text(65_536), { minItems: 1, maxItems: 1_024 }) }),
+    Type.Object({ stream: text(128) }),
+    10_000,
+  ),
+  'exec.read': request(
+    Type.Object({ stream: text(128) }),
+    Type.Object({
+      printed: many(Type.Object({ to: Type.Enum(['stdout', 'stderr']), data: Base64 }), 10_000),
+      /** It has ended, and this was all. */
+      exitCode: Type.Optional(Type.Integer({ minimum: 0, maximum: 255 })),
+    }),
+    10_000,
+  ),
+  /** `taken` is false while it does not read what it has. */
+  'exec.write': request(
+    Type.Object({ stream: text(128), data: Base64, isLast: Type.Optional(Type.Boolean()) }),
+    Type.Object({ taken: Type.Boolean() }),
+    10_000,
+  ),
+}
+const execClose = Type.Object({ stream: text(128) })
+
+/** What an instance uses now (worker/usage.ts). */
+const UsageOf = Type.Object({
+  instance: InstanceIdText,
+  cpu: Amount,
+  memoryMb: Amount,
+  memoryLimitMb: Type.Optional(Amount),
+  vcpuLimit: Type.Optional(Amount),
+  throttled: Type.Number({ minimum: 0, maximum: 1 }),
+  oomKills: Seq,
+})
+export type UsageRow = Static<typeof UsageOf>
+const usage = {
+  /** Instances of which nothing can be measured are left out. */
+  'usage.list': request(NOTHING, Type.Object({ usage: many(UsageOf, 100_000) }), 3_000),
+}
+
+/** For an instance that starts on the node that asks. Neither tier keeps them; only a folder in memory of the node does. */
+const secrets = {
+  'secrets.read': request(
+    Type.Object({ instance: InstanceIdText }),
+    Type.Object({ secrets: many(Type.Object({ name: Label, value: text(100_000) }), 17) }),
+    4_000,
+  ),
+}
 
 /** `ended`: nothing of the instance is left. Otherwise it drains, and a report follows when it has stopped. */
 const withdraw = request(
@@ -168,6 +225,7 @@ export const nodeToCluster = {
     'certificate.renew': Renew,
     /** The response: what has a lease may run on, from when this was sent (worker/leases.ts). */
     'lease.renew': request(NOTHING, NOTHING),
+    ...secrets,
   },
   notifications: {
     'node.facts': Type.Object({ facts: Facts }),
@@ -202,6 +260,8 @@ export const clusterToNode = {
     ),
     'withdraw.many': withdrawMany,
     ...logs,
+    ...usage,
+    ...exec,
   },
   notifications: {
     changes: Type.Object({ epoch: text(64), changes: many(ChangeOf, 10_000) }),
@@ -213,6 +273,7 @@ export const clusterToNode = {
     wish: Type.Object({ keys: many(InterestKeyText, 64) }),
     duplicate: Duplicate,
     'logs.close': logsClose,
+    'exec.close': execClose,
   },
 } as const satisfies LinkProtocol
 
@@ -396,6 +457,7 @@ export const clusterToRoot = {
     'interest.ask': request(Type.Object({ key: InterestKeyText }), Type.Object({ entries: many(Entry, 1_000) }), 2_000),
     'interest.vip': request(Type.Object({ vip: Vip }), Type.Object({ key: Type.Optional(InterestKeyText) }), 2_000),
     'certificate.renew': Renew,
+    ...secrets,
     /** It runs here and is to go elsewhere, and no other node here takes it. The response: another cluster has accepted it. */
     'instance.relocate': request(
       Type.Object({
@@ -522,6 +584,8 @@ export const rootToCluster = {
       Type.Object({ token: text(4_096), expiresAt: Seq }),
     ),
     ...logs,
+    ...usage,
+    ...exec,
   },
   notifications: {
     /** The complete entries of each key: a service that is not among them is gone. */
@@ -530,5 +594,6 @@ export const rootToCluster = {
     renew: RenewNow,
     duplicate: Duplicate,
     'logs.close': logsClose,
+    'exec.close': execClose,
   },
 } as const satisfies LinkProtocol

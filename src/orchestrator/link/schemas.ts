@@ -213,6 +213,8 @@ export const Spec = as<ServiceSpec>(
     fixedPorts: Type.Boolean(),
     proxy: Type.Optional(Type.Enum(['socks', 'none'])),
     openFiles: Type.Optional(whole(1_048_576)),
+    secrets: Type.Optional(many(Label, 16)),
+    registrySecret: Type.Optional(Label),
     memoryMb: amount(),
     vcpus: amount(),
     vgpus: amount(),

@@ -10,6 +10,7 @@ import type { LargeSubmissions } from './large-submission.ts'
 import type { Reconciler } from './reconciler.ts'
 import type { RevocationRegister } from './revocation-register.ts'
 import type { Rotation } from './rotation.ts'
+import type { Secrets } from './secrets.ts'
 import type { RootStore } from './root-store.ts'
 import type { Vips } from './vips.ts'
 
@@ -30,6 +31,7 @@ export interface ApiContext {
   version: string
   server: LinkServer
   events: Events
+  secrets: Secrets
   clock: Clock
 }
 

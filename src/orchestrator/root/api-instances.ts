@@ -2,9 +2,10 @@ import { Readable } from 'node:stream'
 import Type from 'typebox'
 import { MeshError } from '../../core/errors.ts'
 import type { InstanceId } from '../../core/model/ids.ts'
-import { type App, reader } from '../link/link-server.ts'
+import { type App, goneOf, reader } from '../link/link-server.ts'
 import type { ApiContext, Id } from './api-context.ts'
-import type { ClusterLink } from './clusters.ts'
+import type { UsageRow } from '../link/messages.ts'
+import type { ClusterLink, LinkedCluster } from './clusters.ts'
 import { jsonRows } from './json-rows.ts'
 import { instanceRow, leftBehind } from './rows.ts'
 
@@ -13,20 +14,29 @@ const readLogs = reader(
     {
       tail: Type.Optional(Type.String({ pattern: '^\\d{1,5}$' })),
       follow: Type.Optional(Type.Enum(['true', 'false'])),
+      /** Milliseconds since 1970. */
+      since: Type.Optional(Type.String({ pattern: '^\\d{1,15}$' })),
     },
     { additionalProperties: false },
   ),
 )
 
-/** Instances, and what they wrote. */
+const readList = reader(Type.Object({ usage: Type.Optional(Type.Enum(['true', 'false'])) }))
+
+/** Instances, what they use, and what they wrote. */
 export function instanceRoutes(app: App, { store, clusters, nodes, reconciler }: ApiContext): void {
-  app.get('/instances', (_request, reply) => {
+  app.get('/instances', async ({ query }, reply) => {
+    const { usage: isAsked } = readList(query)
+    const usage = isAsked === 'true' ? await usageOf(clusters.all()) : new Map<string, UsageRow>()
     const left = leftBehind({ store, nodes })
-    return jsonRows(reply, store.instances.list(), (record) => instanceRow(record, left, { store, reconciler }))
+    return jsonRows(reply, store.instances.list(), (record) => {
+      const row = instanceRow(record, left, { store, reconciler })
+      return usage.has(record.id) ? { ...row, usage: usage.get(record.id) } : row
+    })
   })
 
   app.get<Id>('/instances/:id/logs', async ({ params, query }, reply) => {
-    const { tail = '100', follow } = readLogs(query)
+    const { tail = '100', follow, since } = readLogs(query)
     const record = store.instances.get(params.id)
     if (record === undefined) throw new MeshError('INSTANCE_UNKNOWN', { instance: params.id.slice(0, 400) })
     if (record.cluster === undefined) {
@@ -34,24 +44,39 @@ export function instanceRoutes(app: App, { store, clusters, nodes, reconciler }:
       throw new MeshError('INSTANCE_UNKNOWN', { instance: record.id, reason })
     }
     const { link } = await clusters.linkedSoon(record.cluster)
-    const lines = await openLogs(link, { instance: record.id, tail: Number(tail), follow: follow === 'true' })
+    const asked = {
+      tail: Number(tail),
+      follow: follow === 'true',
+      ...(since === undefined ? {} : { since: Number(since) }),
+    }
+    const lines = await openLogs(link, { instance: record.id, ...asked }, goneOf(reply.raw))
     return reply.type('text/plain; charset=utf-8').send(lines)
   })
+}
+
+/** What instances use now, of the clusters that answer; those of earlier versions do not know the question. */
+async function usageOf(linked: Iterable<LinkedCluster>): Promise<Map<string, UsageRow>> {
+  const lists = await Promise.all(
+    Array.from(linked, async ({ link }) => (await link.request('usage.list', {}).catch(() => ({ usage: [] }))).usage),
+  )
+  return new Map(lists.flat().map((row) => [row.instance, row]))
 }
 
 /** Pulled through the cluster as fast as the reader reads. */
 async function openLogs(
   link: ClusterLink,
-  query: { instance: InstanceId; tail: number; follow: boolean },
+  query: { instance: InstanceId; tail: number; follow: boolean; since?: number },
+  signal: AbortSignal,
 ): Promise<Readable> {
   const { stream } = await link.request('logs.open', query) // before the first byte, so that a refusal has its own status
-  return Readable.from(pull(link, stream), { objectMode: false })
+  return Readable.from(pull(link, stream, signal), { objectMode: false })
 }
 
-async function* pull(link: ClusterLink, stream: string): AsyncIterable<Buffer> {
+/** `signal`: whoever reads has gone; a stream that waits for its next lines does not hear of that. */
+async function* pull(link: ClusterLink, stream: string, signal: AbortSignal): AsyncIterable<Buffer> {
   try {
-    for (;;) {
-      const { text, done } = await link.request('logs.next', { stream })
+    while (!signal.aborted) {
+      const { text, done } = await link.request('logs.next', { stream }, signal)
       if (text !== '') yield Buffer.from(text)
       if (done) return
     }

@@ -17,6 +17,7 @@ import type { Reconciler } from './reconciler.ts'
 import { hasEnded } from './rollout.ts'
 import type { RevocationRegister } from './revocation-register.ts'
 import type { Rotation } from './rotation.ts'
+import type { Secrets } from './secrets.ts'
 import type { InstanceRecord, RootStore } from './root-store.ts'
 import type { Vips } from './vips.ts'
 
@@ -29,6 +30,7 @@ export interface ClusterMessagesParts {
   reconciler: Reconciler
   revocations: RevocationRegister
   rotation: Rotation
+  secrets: Secrets
   clock: Clock
   events: EventSink
   log: Log
@@ -74,6 +76,14 @@ export class ClusterMessages implements ClusterListener {
       'interest.vip': ({ vip }) => {
         const record = vips.at(vip)
         return record === undefined ? {} : { key: interestOf(record.service) }
+      },
+      'secrets.read': ({ instance }) => {
+        const record = store.instances.get(instance)
+        const spec = record && store.services.get(record.service)?.spec
+        if (record === undefined || spec === undefined || (record.cluster !== name && record.former?.cluster !== name))
+          throw new MeshError('INSTANCE_UNKNOWN', { instance, reason: `the root does not have it in ${name}` })
+        const found = this.#parts.secrets.of(spec)
+        return { secrets: found.map(({ name, value }) => ({ name, value: value.toString('base64') })) }
       },
       'instance.relocate': async ({ instance, isViolation, cause }) => {
         const record = store.instances.get(instance)

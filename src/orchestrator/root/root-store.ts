@@ -177,6 +177,17 @@ export interface JobRun {
   detail?: string
 }
 
+/** Of one secret, sealed (secrets.ts). */
+export interface SecretRecord {
+  name: string
+  /** Base64. */
+  sealed: string
+  bytes: number
+  /** Milliseconds since 1970. */
+  createdAt: number
+  changedAt: number
+}
+
 export interface ApiToken {
   role: 'admin'
   hash: string
@@ -202,6 +213,8 @@ export class RootStore implements Disposable {
   readonly runs: Collection<readonly JobRun[]>
   /** By instance: why it is in its cluster. */
   readonly decisions: Collection<KeptDecision>
+  /** Sealed (secrets.ts). */
+  readonly secrets: Collection<SecretRecord>
 
   private constructor(database: Store) {
     this.database = database
@@ -218,6 +231,7 @@ export class RootStore implements Disposable {
     this.revisions = database.collection('revisions')
     this.runs = database.collection('job-runs')
     this.decisions = database.collection('decisions')
+    this.secrets = database.collection('secrets')
   }
 
   static open(dir: string): RootStore {

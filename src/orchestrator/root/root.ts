@@ -32,6 +32,7 @@ import { RevocationRegister } from './revocation-register.ts'
 import { RootStore } from './root-store.ts'
 import { showServices } from './service-metrics.ts'
 import { Rotation } from './rotation.ts'
+import { Secrets } from './secrets.ts'
 import { changeStore, idOf } from './submission.ts'
 import { mendVips } from './vip-requests.ts'
 import { Vips } from './vips.ts'
@@ -169,6 +170,7 @@ async function openState(life: Lifetime, options: RootOptions, parentLog: Log, m
   return {
     store,
     events,
+    secrets: new Secrets(dir, store, clock),
     authority,
     identity,
     mesh,

@@ -7,6 +7,7 @@ import type { AppSpec, ServiceSpec } from '../spec.ts'
 import { difference, type ServiceChange } from './difference.ts'
 import { contentOf, forgetRevisions, recordRevision, type RevisionReason } from './revisions.ts'
 import type { RootStore, ServiceRecord } from './root-store.ts'
+import { missingSecrets } from './secrets.ts'
 import { startCycles } from './start-cycles.ts'
 import { assignVips, checkRequests, type VipRequest } from './vip-requests.ts'
 import type { Vips } from './vips.ts'
@@ -73,7 +74,7 @@ export function compare(
 ) {
   const changes = apps.flatMap((app) => difference(store.servicesOf(app), app.services, { prune }))
   const { requests, conflicts, warnings } = checkRequests(apps, vips, { freed: new Set(changes.map(idOf)), used })
-  conflicts.push(...startCycles(apps, { store, prune }))
+  conflicts.push(...startCycles(apps, { store, prune }), ...missingSecrets(apps, store))
   if (conflicts.length > 0) throw new MeshError('SLA_CONFLICT', { conflicts })
   return { changes, requests, warnings }
 }

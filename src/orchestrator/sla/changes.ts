@@ -34,7 +34,9 @@ export const FIELDS: Readonly<Record<keyof ServiceSpec, Field>> = {
   leaseSeconds: field('restart', 'lease_seconds'),
   workdir: field('restart', 'workdir'),
   pids: field('restart', 'pids'),
+  secrets: field('restart', 'secrets'),
   pull: field('restart', 'pull'),
+  registrySecret: field('restart', 'registry_secret'),
   privileged: field('restart', 'privileged'),
   ports: field('restart', 'port', 'ports', 'proxyProtocol'),
   fixedPorts: field('restart', 'fixed_port'),
@@ -63,8 +65,8 @@ export const FIELDS: Readonly<Record<keyof ServiceSpec, Field>> = {
   addresses: field('none', 'addresses'),
 }
 
-/** These runtimes only reserve resources; another may have started the instance with a limit. */
-const WITHOUT_LIMITS = new Set(['process', 'external'])
+/** These runtimes change the limits of what runs, or have none; another may have started the instance with a limit. */
+const LIVE_LIMITS = new Set(['process', 'external'])
 const RESOURCES: ReadonlySet<keyof ServiceSpec> = new Set([
   'memoryMb',
   'vcpus',
@@ -86,7 +88,7 @@ export function changedFields(before: ServiceSpec, after: ServiceSpec): (keyof S
 export function effectOf(before: ServiceSpec, after: ServiceSpec): Effect {
   const effects = new Set(
     changedFields(before, after).map((key) =>
-      RESOURCES.has(key) && !WITHOUT_LIMITS.has(after.runtime) ? 'restart' : FIELDS[key].effect,
+      RESOURCES.has(key) && !LIVE_LIMITS.has(after.runtime) ? 'restart' : FIELDS[key].effect,
     ),
   )
   return (['restart', 'place', 'live'] as const).find((effect) => effects.has(effect)) ?? 'none'

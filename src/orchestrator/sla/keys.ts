@@ -133,17 +133,27 @@ export const KEYS: Readonly<Record<Level, readonly Key[]>> = {
     ours(
       'open_files',
       whole(64, 1_048_576),
-      'How many files and sockets the program may have open (the soft limit, `ulimit -Sn`). Default: 1024; `docker`: that of the engine.',
+      'How many files and sockets the program may have open. Default: 1024, which it may raise; `docker`: that of the engine.',
     ),
     ours(
       'pids',
       whole(1, 4_194_304),
-      '`docker`: how many processes and threads the container may have. Default: 4096.',
+      '`process`, `docker`: how many processes and threads an instance may have. Default: 4096.',
+    ),
+    ours(
+      'secrets',
+      texts(16, 63),
+      'Names of secrets of the application (`hedgerow secret create APP.NAMESPACE.NAME`). Each is a file of that name in the folder `$HEDGEROW_SECRETS`, in memory; `docker`: in `/run/secrets`.',
     ),
     ours(
       'pull',
       choice('missing', 'always', 'never'),
       '`docker`: when the image is pulled. `missing` (default): when the node has none of this name. `always`: before each start. `never`: it must be there.',
+    ),
+    ours(
+      'registry_secret',
+      text(63),
+      '`docker`: the secret of the application with which the image is pulled, `user:password` or `user:token`. It is no file in the container.',
     ),
     ours(
       'workdir',
@@ -173,13 +183,9 @@ export const KEYS: Readonly<Record<Level, readonly Key[]>> = {
     theirs(
       'memory',
       amount(1e9),
-      'MB reserved for each instance on its node. `docker`: also its limit, with no swap beside it. The `process` runtime does not enforce it.',
+      'MB reserved for each instance on its node, and its limit, with no swap beside it; 0 (default): none. Without rights on the node programs (`process`) are not limited, which `hedgerow check` and `hedgerow logs` say.',
     ),
-    theirs(
-      'vcpus',
-      amount(1e5),
-      'CPU cores reserved for each instance, for example `0.5`. `docker`: also its limit. The `process` runtime does not enforce it.',
-    ),
+    theirs('vcpus', amount(1e5), 'CPU cores reserved for each instance, for example `0.5`, and its limit, likewise.'),
     theirs('vgpus', amount(1e5), 'GPUs reserved for each instance.'),
     theirs('vtpus', amount(1e5), 'TPUs reserved for each instance.'),
     theirs('storage', amount(1e12), 'MB of storage reserved for each instance.'),

@@ -52,6 +52,7 @@ export function readService(
     ...proxyOf(fields),
     ...openFilesOf(fields),
     ...containerOf(fields),
+    ...readSecrets(fields, runtime, findings),
     ...resourcesOf(fields),
     replicas: fields.number('replicas') ?? 1,
     oneShot: fields.flag('one_shot'),
@@ -146,7 +147,7 @@ function checkProgram(fields: Fields, code: string, cmd: readonly string[], find
 }
 
 /** Keys that only a container has. */
-const OF_CONTAINERS = ['pids', 'pull', 'privileged'] as const
+const OF_CONTAINERS = ['pull', 'registry_secret', 'privileged'] as const
 
 function checkContainer(
   fields: Fields,
@@ -154,7 +155,7 @@ function checkContainer(
   findings: Findings,
 ): void {
   if (runtime !== 'docker') {
-    for (const key of OF_CONTAINERS) {
+    for (const key of runtime === 'process' ? OF_CONTAINERS : (['pids', ...OF_CONTAINERS] as const)) {
       if (fields.has(key) && fields.value(key) !== false)
         findings.warn(fields.at(key), `has no effect in the runtime ${runtime}`)
     }
@@ -211,6 +212,30 @@ function containerOf(fields: Fields): Pick<ServiceSpec, 'pids' | 'pull' | 'privi
     ...(pids === undefined ? {} : { pids }),
     ...(pull === 'always' || pull === 'never' ? { pull } : {}),
     ...(fields.flag('privileged') ? { privileged: true } : {}),
+  }
+}
+
+function readSecrets(
+  fields: Fields,
+  runtime: string,
+  findings: Findings,
+): Pick<ServiceSpec, 'secrets' | 'registrySecret'> {
+  const given = fields.texts('secrets')
+  const registry = fields.text('registry_secret')
+  if (runtime === 'external' && given.length > 0)
+    findings.warn(fields.at('secrets'), 'has no effect in the runtime external')
+  const nameIn = (name: string, path: string): string[] => {
+    const labels = labelsOf(name)
+    if (labels?.length === 1) return labels
+    const remedy = 'write the last part of its name: db-password for shop.acme.db-password'
+    findings.fault(path, `${quoted(name)} is not the name of a secret`, remedy)
+    return []
+  }
+  const names = given.flatMap((name, i) => nameIn(name, `${fields.at('secrets')}[${i}]`))
+  const [registrySecret] = registry === undefined ? [] : nameIn(registry, fields.at('registry_secret'))
+  return {
+    ...(names.length === 0 ? {} : { secrets: [...new Set(names)] }),
+    ...(registrySecret === undefined || runtime !== 'docker' ? {} : { registrySecret }),
   }
 }
 

@@ -3,9 +3,10 @@ import { Backoff } from '../../core/kit/backoff.ts'
 import type { Clock } from '../../core/kit/clock.ts'
 import type { Log } from '../../core/kit/log.ts'
 import { canBecome, type InstanceState } from '../../core/model/instance.ts'
-import { isNewerRun, type Assignment, type InstanceReport, type ServiceSpec } from '../spec.ts'
+import { isNewerRun, type Assignment, type InstanceReport, type SecretValue, type ServiceSpec } from '../spec.ts'
 import type { InstanceLog } from './instance-log.ts'
 import { afterTry, Deadline, jobBackoff } from './job.ts'
+import type { KeptSecrets } from './kept-secrets.ts'
 import { Liveness } from './liveness.ts'
 import { watchReadiness } from './readiness.ts'
 import type { Saved } from './records.ts'
@@ -20,6 +21,7 @@ import {
   type Trace,
 } from './runtime.ts'
 import type { Timings } from './timings.ts'
+import type { MeteredRun, UsageMeter } from './usage.ts'
 
 export interface InstanceSupervisorParts {
   runtime: Runtime
@@ -33,6 +35,8 @@ export interface InstanceSupervisorParts {
   report: (report: InstanceReport) => void
   save: (saved: Saved) => void
   onRestart: () => void
+  meter: UsageMeter
+  secrets: KeptSecrets
   /** An instance that must be started again after the agent was away waits for this: it may be wanted elsewhere by now. */
   mayStart: Promise<void>
   /** Resolves when the data side knows that it may begin to call. */
@@ -136,6 +140,7 @@ export class InstanceSupervisor {
     if (!isNewer && !isNewerRun(assignment, this.#assignment)) return
     this.#assignment = assignment
     if (!this.#isOver()) this.#deadline?.set(assignment.spec)
+    this.#running?.adapt?.(assignment.spec)
     this.#save()
     const before = this.#changed
     this.#changed = new AbortController()
@@ -181,6 +186,12 @@ export class InstanceSupervisor {
     if (typeof address === 'string') return { address }
     const pids = this.#running?.pids() ?? []
     return pids.length === 0 ? undefined : { pids, isWhole: this.#running?.isWhole === true }
+  }
+
+  /** What can be measured of it. */
+  get metered(): MeteredRun | undefined {
+    const { instance, spec } = this.#assignment
+    return this.#running === undefined ? undefined : { instance, spec, running: this.#running }
   }
 
   /** Where it answers, or did while it ran. */
@@ -284,7 +295,10 @@ export class InstanceSupervisor {
       this.#parts.report(this.report())
     } else this.#become('starting', 'adopted after a restart of the agent')
     if (running === undefined) this.#saveTrace(undefined)
-    else this.#parts.log.info('instance adopted', { instance: this.assignment.instance, pid: running.pid })
+    else {
+      this.#parts.log.info('instance adopted', { instance: this.assignment.instance, pid: running.pid })
+      await this.#parts.meter.adopted(running)
+    }
     return running
   }
 
@@ -305,8 +319,9 @@ export class InstanceSupervisor {
         }
       }
       const running = await this.#parts.runtime.launch(this.#launch())
-      const { pid } = running
+      const { pid, shortcoming } = running
       this.#parts.output.note(pid === undefined ? 'started' : `started, process ${pid}`)
+      if (shortcoming !== undefined) this.#parts.output.note(shortcoming)
       return running
     } catch (error) {
       this.#saveTrace(undefined)
@@ -325,6 +340,7 @@ export class InstanceSupervisor {
       endpoints: this.#endpoints,
       environment: this.#parts.environment,
       output: () => this.#parts.output.output(),
+      secrets: () => this.#secrets(),
       onTrace: (trace) => this.#saveTrace(trace),
       mayStart: async () => {
         await Promise.race([this.#parts.leased(), this.#left])
@@ -333,14 +349,22 @@ export class InstanceSupervisor {
     }
   }
 
+  #secrets(): Promise<readonly SecretValue[]> {
+    const { secrets, output } = this.#parts
+    const { instance, spec } = this.assignment
+    if (spec.secrets === undefined && spec.registrySecret === undefined) return Promise.resolve([])
+    return secrets.of(instance, (sentence) => output.note(sentence), this.#leave.signal)
+  }
+
   /** Watches until it ends by itself or hangs; `undefined` when it is to stop. */
   async #followed(running: Running): Promise<Ended | undefined> {
-    const { clock, timings, log } = this.#parts
+    const { clock, timings, log, meter } = this.#parts
     const { instance } = this.assignment
     const { signal } = this.#leave
     this.#running = running
     this.#endpoints = running.endpoints
     this.#saveTrace(this.#trace) // with the endpoints
+    void running.ended.then(({ usage }) => usage && meter.count(this.assignment.spec.id, running, usage))
     const startedAt = clock.now()
     const watching = new AbortController()
     let goodUntil: number | undefined = startedAt // `undefined`: it is good

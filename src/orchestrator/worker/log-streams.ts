@@ -2,9 +2,16 @@ import { MeshError } from '../../core/errors.ts'
 import type { Clock } from '../../core/kit/clock.ts'
 import type { InstanceId } from '../../core/model/ids.ts'
 
+export interface LogsAsked {
+  tail: number
+  follow: boolean
+  /** Lines from then on only, milliseconds since 1970. */
+  since?: number
+}
+
 export interface LogSource {
   /** Lines, without their ends. */
-  logs(instance: InstanceId, options: { tail: number; follow: boolean }, signal: AbortSignal): AsyncIterable<string>
+  logs(instance: InstanceId, options: LogsAsked, signal: AbortSignal): AsyncIterable<string>
 }
 
 interface Stream {
@@ -38,11 +45,11 @@ export class LogStreams implements Disposable {
   }
 
   /** @throws MeshError REQUEST_FAILED when too many are open */
-  open({ instance, tail, follow }: { instance: InstanceId; tail: number; follow: boolean }): string {
+  open({ instance, ...asked }: { instance: InstanceId } & LogsAsked): string {
     if (this.#streams.size >= MAX_STREAMS)
       throw new MeshError('REQUEST_FAILED', { reason: 'too many logs are being read' })
     const abort = new AbortController()
-    const lines = this.#source.logs(instance, { tail, follow }, abort.signal)[Symbol.asyncIterator]()
+    const lines = this.#source.logs(instance, asked, abort.signal)[Symbol.asyncIterator]()
     const stream: Stream = { lines, next: lines.next(), abort, idle: undefined, isRead: false }
     stream.next.catch(() => undefined) // told to whoever reads
     const name = String(++this.#last)

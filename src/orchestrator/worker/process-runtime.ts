@@ -1,9 +1,13 @@
 import { randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
+import type { Controller } from '../../core/kit/cgroup-controls.ts'
 import { systemClock, type Clock } from '../../core/kit/clock.ts'
 import { inStep } from '../../core/kit/in-step.ts'
 import { MeshError } from '../../core/errors.ts'
+import type { ServiceSpec } from '../spec.ts'
 import { bootId, descendants, endGroup, isAlive, isInUse, signalGroup } from './process-group.ts'
+import { execBeside, type Circumstances } from './exec-process.ts'
+import { limitsOf, unheldText, withMemory } from './limits.ts'
 import { isFree, PortPool } from './ports.ts'
 import { environmentOf, programOf } from './program.ts'
 import {
@@ -18,6 +22,7 @@ import {
 } from './runtime.ts'
 import { Separation, type Own } from './separation.ts'
 import { begin, type Started, traceOf } from './start-process.ts'
+import { usageOfProcesses } from './usage.ts'
 
 export interface ProcessOptions {
   /** The node's id, for HEDGEROW_NODE. */
@@ -30,6 +35,8 @@ export interface ProcessOptions {
   separation?: Separation
 }
 
+/** Controllers that hold a program to its document. */
+const LIMITS: readonly Controller[] = ['memory', 'cpu', 'pids']
 /** How often an adopted process is looked for: it is not our child, so nobody tells us when it ends. */
 const ADOPTED_LOOK_MS = 250
 /** Of so many looks one asks who has the number, which costs ten times as much. Larger: one who got it meanwhile is noticed later. */
@@ -38,7 +45,7 @@ const LOOKS_A_STAT = 4
 const LEFT_BEHIND_MS = 1_000
 
 /**
- * Runs programs of this node as process groups of their own. Memory and CPU are counted by the scheduler, not limited.
+ * Runs programs of this node as process groups of their own, held to the limits of their documents where they have control groups.
  * An instance outlives a crash of the agent and is adopted by the next one.
  */
 export class ProcessRuntime implements Runtime {
@@ -69,12 +76,15 @@ export class ProcessRuntime implements Runtime {
     let own: Own = {}
     try {
       own = await this.#separation.take(run)
+      own = this.#separation.give(run, own, await launch.secrets())
       const { assignment, environment: given } = launch
       const facts = { assignment, endpoints, node: this.#node, run, inherited: this.#inherited, given, own }
       const program = await programOf(assignment.spec, environmentOf(facts), own)
       launch.onTrace(traceOf(run, own)) // a crash from here on leaves something that carries the mark
+      const unheld = own.cgroup?.limit(limitsOf(assignment.spec)) ?? LIMITS
+      const shortcoming = this.#shortcoming(assignment.spec, unheld)
       const started = await begin(program, launch, { run, own, setpriv: this.#separation.setpriv })
-      return this.#running({ run, own, endpoints, ...started })
+      return this.#running({ run, own, endpoints, spec: assignment.spec, known: program, shortcoming, ...started })
     } catch (error) {
       this.#release(endpoints)
       // a shell that could not be moved into its group still waits to be told to go on
@@ -106,6 +116,12 @@ export class ProcessRuntime implements Runtime {
       run,
       own,
       endpoints: launch.endpoints,
+      spec: launch.assignment.spec,
+      killsBefore: own.cgroup?.usage()?.oomKills,
+      shortcoming: this.#shortcoming(
+        launch.assignment.spec,
+        LIMITS.filter((name) => own.cgroup?.controls[name] === undefined),
+      ),
       exited,
       unref: () => watching.abort(),
     })
@@ -140,16 +156,24 @@ export class ProcessRuntime implements Runtime {
     })
   }
 
+  #shortcoming(spec: ServiceSpec, unheld: readonly Controller[]): string | undefined {
+    return unheldText(spec, unheld, this.#separation.limitReason)
+  }
+
   #release(endpoints: Endpoints): void {
     for (const [key, { port }] of Object.entries(endpoints))
       this.#ports.release(key.startsWith('udp') ? 'udp' : 'tcp', port)
   }
 
-  #running({ pid, startTime, run, own, endpoints, exited, unref }: Group): Running {
+  #running(group: Group): Running {
+    const { pid, startTime, run, own, endpoints, spec, known, shortcoming, killsBefore = 0, exited, unref } = group
     const { cgroup } = own
     const sleep = (ms: number) => this.#clock.sleep(ms)
     let isOurs = true
     let isLetGo = false
+    let isAsked = false
+    let { memoryMb } = spec
+    const pids = () => cgroup?.pids() ?? (isAlive(pid, startTime) ? descendants(pid) : [])
     let leaving: Promise<void> | undefined
     const leave = (graceMs: number) => {
       leaving ??= endGroup({ leader: pid, mark: run, ...own, graceMs, sleep }).finally(() => {
@@ -159,18 +183,28 @@ export class ProcessRuntime implements Runtime {
     }
     // Whatever the program left behind would hold its ports, and is nobody's once the leader is gone.
     const ended = exited.then(async (how) => {
+      const usage = cgroup?.usage()
       if (isOurs) await leave(LEFT_BEHIND_MS)
       this.#release(endpoints)
       if (!isLetGo) await this.#separation.release(own)
-      return how
+      const kills = (usage?.oomKills ?? 0) - killsBefore
+      return { ...(isAsked ? how : withMemory(how, kills, memoryMb)), usage }
     })
     return {
       endpoints,
       pid,
       ended,
       isWhole: cgroup !== undefined,
-      pids: () => cgroup?.pids() ?? (isAlive(pid, startTime) ? descendants(pid) : []),
+      shortcoming,
+      pids,
+      usage: async () => cgroup?.usage() ?? usageOfProcesses(pids()),
+      exec: (cmd) => execBeside({ pid, known, own, setpriv: this.#separation.setpriv, openFiles: spec.openFiles }, cmd),
+      adapt: (changed) => {
+        memoryMb = changed.memoryMb
+        cgroup?.limit(limitsOf(changed))
+      },
       stop: async (graceMs) => {
+        isAsked = true
         await leave(graceMs)
         await ended
       },
@@ -201,6 +235,12 @@ interface Group extends Started {
   run: string
   own: Own
   endpoints: Endpoints
+  spec: ServiceSpec
+  /** Absent when it was adopted. */
+  known?: Circumstances
+  shortcoming: string | undefined
+  /** For want of memory, under an earlier agent. */
+  killsBefore?: number | undefined
 }
 
 /** Below it only root may listen. */

@@ -1,4 +1,6 @@
-import type { Assignment, PortSpec, ServiceSpec } from '../spec.ts'
+import type { Readable, Writable } from 'node:stream'
+import type { Assignment, PortSpec, SecretValue, ServiceSpec } from '../spec.ts'
+import type { GroupUsage } from '../../core/kit/cgroup-controls.ts'
 
 /** Where a service port of an instance really is, on or from this node. */
 export interface Endpoint {
@@ -10,6 +12,9 @@ export interface Endpoint {
 
 /** By `endpointKey` of the service port. Plain JSON. */
 export type Endpoints = Readonly<Record<string, Endpoint>>
+
+/** What a run uses, by the kernel or the engine; counters are since its start. */
+export type Usage = GroupUsage
 
 /** How an instance ended by itself. */
 export interface Ended {
@@ -23,6 +28,8 @@ export interface Ended {
   isHung?: boolean
   /** For people: `exited with code 1`. */
   detail: string
+  /** What it had used by then, where that is known. */
+  usage?: Usage | undefined
 }
 
 /** What a runtime needs to find an instance again after the agent was restarted. Plain JSON, written down. */
@@ -36,6 +43,8 @@ export interface Launch {
   environment: Readonly<Record<string, string>>
   /** A descriptor for the program's output; belongs to the launch and is closed by the runtime. */
   output: () => Promise<number>
+  /** Those that its document names. @throws MeshError SECRET_UNKNOWN */
+  secrets: () => Promise<readonly SecretValue[]>
   /** Called in the same turn in which something begins to exist that a crash of the agent would leave behind. */
   onTrace: (trace: Trace) => void
   /** What takes long before the start (an image) is over: resolves when it may still be started, or `signal` is aborted. */
@@ -45,7 +54,7 @@ export interface Launch {
 }
 
 /** `signal` is aborted when the agent ends: what cannot be reached then is left for the next one. */
-export type Adoption = Omit<Launch, 'mayStart'>
+export type Adoption = Omit<Launch, 'mayStart' | 'secrets'>
 
 /** One run of an instance. */
 export interface Running {
@@ -57,6 +66,14 @@ export interface Running {
   readonly isWhole: boolean
   /** Why it does not answer, by a check of its own; used where the document has none. */
   readonly check?: (() => Promise<string | undefined>) | undefined
+  /** What of its document does not hold on this node, for people. */
+  readonly shortcoming?: string | undefined
+  /** What it uses now; `undefined` where that cannot be found out. */
+  usage?(): Promise<Usage | undefined>
+  /** Runs a command beside its program, with the rights and circumstances of that. @throws MeshError REQUEST_FAILED */
+  exec?(cmd: readonly string[]): Promise<InstanceCommand>
+  /** Its document has changed in what a run takes over: it is held to the new limits. */
+  adapt?(spec: ServiceSpec): void
   /** When it ended by itself or was stopped; never rejects. */
   readonly ended: Promise<Ended>
   /** Asks it to end, insists after `graceMs`, and resolves when nothing of it is left. */
@@ -65,6 +82,17 @@ export interface Running {
   kill(): void
   /** Leaves it running, for the next agent to adopt; nothing here looks after it any more. */
   letGo(): void
+}
+
+/** A command in an instance; it ends with the run at the latest. */
+export interface InstanceCommand {
+  readonly stdin: Writable
+  readonly stdout: Readable
+  readonly stderr: Readable
+  /** Its exit code; as in a shell, 128 + n when signal n ended it. Never rejects. */
+  readonly ended: Promise<number>
+  /** Nobody waits for it any more. */
+  kill(): void
 }
 
 /** A way to run instances. One suite, test/contracts/runtime.ts, holds for all. */

@@ -4,9 +4,12 @@ import { basename, join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { explain, MeshError } from '../../core/errors.ts'
 import { Cgroup, CgroupTree } from '../../core/kit/cgroup.ts'
+import type { Controls } from '../../core/kit/cgroup-controls.ts'
 import { InstanceUsers, makeHome, removeHomes, uidRange, type UidRange } from './instance-users.ts'
 import { endGroup } from './process-group.ts'
+import type { SecretValue } from '../spec.ts'
 import type { Trace } from './runtime.ts'
+import { SecretFiles } from './secret-files.ts'
 import { barrierFor } from './user-access.ts'
 
 /*
@@ -14,7 +17,7 @@ import { barrierFor } from './user-access.ts'
  *
  *     a user of its own      it cannot read the agent's files or another instance's, nor trace or signal them; its sockets
  *                            bear the uid, by which the data plane knows who calls
- *     a control group        it cannot leave it, so everything it started ends with it
+ *     a control group        it cannot leave it, so everything it started ends with it, and keeps to the limits of the document
  *
  * Both need root. The user is what counts; in containers there is often no cgroup that may be written to.
  */
@@ -28,6 +31,8 @@ export interface Own {
   /** Its HOME and TMPDIR. */
   readonly home?: string | undefined
   readonly cgroup?: Cgroup | undefined
+  /** The run whose secrets are there as files, and their folder. */
+  readonly secrets?: { readonly run: string; readonly path: string } | undefined
 }
 
 export interface SeparationOptions {
@@ -45,6 +50,8 @@ export class Separation {
   readonly setpriv: string | undefined
   /** Why instances run as the agent's user, where they do. */
   readonly reason: string | undefined
+  /** `undefined`: nothing can have secrets. */
+  readonly secretFiles: SecretFiles | undefined
   /** Why they have no control groups. */
   readonly cgroupReason: string | undefined
 
@@ -54,6 +61,13 @@ export class Separation {
     this.setpriv = parts.setpriv
     this.reason = parts.reason
     this.cgroupReason = parts.cgroupReason
+    this.secretFiles = parts.secretFiles
+  }
+
+  /** Why limits do not hold, where they do not. */
+  get limitReason(): string {
+    const [fault] = Object.values(this.cgroups?.faults ?? {})
+    return this.cgroupReason ?? fault ?? 'the kernel refused it'
   }
 
   static none(reason: string): Separation {
@@ -77,6 +91,7 @@ export class Separation {
     const name = `hedgerow-${createHash('sha256').update(dir).digest('hex').slice(0, 12)}`
     const cgroups = isRoot() ? CgroupTree.open(name) : { reason: NOT_ROOT }
     return new Separation({
+      secretFiles: new SecretFiles(dir, 'programs'),
       ...(users instanceof InstanceUsers ? { users, setpriv: onPath('setpriv') } : { reason: users.reason }),
       ...(cgroups instanceof CgroupTree ? { cgroups } : { cgroupReason: cgroups.reason }),
     })
@@ -96,17 +111,27 @@ export class Separation {
     }
   }
 
+  /** The secrets of a run, as files that its user alone may read. @throws MeshError RUNTIME_FAILED */
+  give(run: string, own: Own, secrets: readonly SecretValue[]): Own {
+    if (secrets.length === 0) return own
+    if (this.secretFiles === undefined)
+      throw new MeshError('RUNTIME_FAILED', { reason: 'there can be no secrets here' })
+    return { ...own, secrets: { run, path: this.secretFiles.write(run, secrets, own.uid) } }
+  }
+
   /** For a run that an earlier agent began: what it had, whatever the configuration says now. */
-  keep({ uid, cgroup }: Trace): Own {
+  keep({ run, uid, cgroup, controls, secrets }: Trace): Own {
     if (typeof uid === 'number') this.users?.keep(uid)
     return {
       ...(typeof uid === 'number' ? { uid } : {}),
-      ...(typeof cgroup === 'string' ? { cgroup: new Cgroup(cgroup) } : {}),
+      ...(typeof cgroup === 'string' ? { cgroup: new Cgroup(cgroup, controlsIn(controls)) } : {}),
+      ...(typeof secrets === 'string' ? { secrets: { run: String(run), path: secrets } } : {}),
     }
   }
 
   /** Nothing of the run is left. What cannot be removed now is found by `tidy` of the next agent. */
-  async release({ uid, cgroup }: Own): Promise<void> {
+  async release({ uid, cgroup, secrets }: Own): Promise<void> {
+    if (secrets !== undefined) this.secretFiles?.remove(secrets.run)
     if (uid !== undefined) await removeHomes(uid)
     if (uid !== undefined) this.users?.release(uid)
     if (cgroup !== undefined && (await isRemoved(cgroup))) this.cgroups?.remove()
@@ -116,6 +141,7 @@ export class Separation {
   async tidy(traces: readonly Trace[], sleep: (ms: number) => Promise<void>): Promise<void> {
     const uids = new Set(traces.map(({ uid }) => uid))
     const groups = new Set(traces.map(({ cgroup }) => cgroup))
+    this.secretFiles?.tidy(new Set(traces.map(({ run }) => run)))
     const left: Own[] = [
       ...(this.users?.claimed() ?? []).filter((uid) => !uids.has(uid)).map((uid) => ({ uid })),
       ...(this.cgroups?.all() ?? []).filter(({ path }) => !groups.has(path)).map((cgroup) => ({ cgroup })),
@@ -126,6 +152,16 @@ export class Separation {
       await endGroup({ ...own, mark, graceMs: 0, sleep })
       await this.release(own)
     }
+  }
+}
+
+/** As `traceOf` wrote it down; an earlier version did not. */
+function controlsIn(text: string | number | undefined): Controls {
+  try {
+    const controls: unknown = typeof text === 'string' ? JSON.parse(text) : {}
+    return typeof controls === 'object' && controls !== null ? controls : {}
+  } catch {
+    return {}
   }
 }
 

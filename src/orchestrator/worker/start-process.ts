@@ -15,12 +15,13 @@ import { barrierFor, checkAccess } from './user-access.ts'
  * From the first instruction on it runs as the instance's user: the environment is the document's, and may tell the loader to run anything.
  */
 
-export function traceOf(run: string, { uid, cgroup }: Own): Trace {
+export function traceOf(run: string, { uid, cgroup, secrets }: Own): Trace {
   return {
     run,
     boot: bootId(),
     ...(uid === undefined ? {} : { uid }),
-    ...(cgroup === undefined ? {} : { cgroup: cgroup.path }),
+    ...(secrets === undefined ? {} : { secrets: secrets.path }),
+    ...(cgroup === undefined ? {} : { cgroup: cgroup.path, controls: JSON.stringify(cgroup.controls) }),
   }
 }
 
@@ -30,7 +31,7 @@ export function traceOf(run: string, { uid, cgroup }: Own): Trace {
  */
 const OPEN_FILES = 1_024
 /** Waits until it is in its control group, and does nothing if the agent ends before. */
-const STARTED = 'read -r go || exit 125; ulimit -Sn "$0" 2>/dev/null; exec "$@" < /dev/null'
+const STARTED = 'read -r go || exit 125; ulimit $0 2>/dev/null; exec "$@" < /dev/null'
 
 /** Where the program is, as the shell looks for it; `undefined` where it is not, and then spawn says so. */
 function fileOf(file: string, { cwd, path }: { cwd: string; path: string }, uid: number | undefined) {
@@ -62,7 +63,7 @@ interface Start {
 }
 
 export async function begin(
-  { argv: [file, ...args], cwd, environment, openFiles = OPEN_FILES }: Program,
+  { argv: [file, ...args], cwd, environment, openFiles }: Program,
   { output, onTrace, signal }: Launch,
   { run, own, setpriv }: Start,
 ): Promise<Started> {
@@ -71,10 +72,9 @@ export async function begin(
   if (found !== undefined && uid !== undefined) await checkAccess(uid, found, 'execute')
   const fd = await output()
   try {
-    const wrapped =
-      uid === undefined || setpriv === undefined ? [file, ...args] : [setpriv, '--no-new-privs', file, ...args]
+    const wrapped = withoutPrivileges([file, ...args], uid, setpriv)
     const [program, argv] =
-      found === undefined ? [file, args] : ['/bin/sh', ['-c', STARTED, String(openFiles), ...wrapped]]
+      found === undefined ? [file, args] : ['/bin/sh', ['-c', STARTED, filesLimit(openFiles), ...wrapped]]
     if (uid !== undefined) giveOutput(fd, uid)
     signal.throwIfAborted() // from here to its trace in one turn: a program that no record names would run for ever
     // `detached` is setsid(2): a session and group of its own. With a uid Node also drops all other groups (setgroups).
@@ -96,6 +96,16 @@ export async function begin(
   } finally {
     close(fd, () => undefined)
   }
+}
+
+/** So that no program gets the rights of another user (setuid). */
+export function withoutPrivileges(cmd: readonly string[], uid: number | undefined, setpriv: string | undefined) {
+  return uid === undefined || setpriv === undefined ? cmd : [setpriv, '--no-new-privs', ...cmd]
+}
+
+/** What the document says, no program raises again: the hard limit, too. A shell splits it into words. */
+export function filesLimit(openFiles: number | undefined): string {
+  return openFiles === undefined ? `-Sn ${OPEN_FILES}` : `-n ${openFiles}`
 }
 
 /** Programs open /dev/stdout anew: that is permitted to the owner of the pipe. */

@@ -19,13 +19,15 @@ import { BATCH, clusterToNode, nodeToCluster } from '../link/messages.ts'
 import { wireOutcomes } from '../link/outcomes.ts'
 import { PROCESS_ID } from '../link/peer-links.ts'
 import { takeRevocations } from '../link/take-revocations.ts'
-import type { Assignment, InstanceReport, NodeFacts, Replacement, RunKey } from '../spec.ts'
+import type { Assignment, InstanceReport, NodeFacts, Replacement, RunKey, SecretValue } from '../spec.ts'
 import { FeedStream } from './feed-stream.ts'
+import { ExecStreams, type ExecSource, type Printed } from './exec-streams.ts'
 import { LogStreams, type LogSource } from './log-streams.ts'
+import type { InstanceUsage } from './usage.ts'
 import { keepRenewed } from '../../core/identity/keep-renewed.ts'
 
 /** The worker, as the link needs it. */
-export interface UplinkWorker extends LogSource {
+export interface UplinkWorker extends LogSource, ExecSource {
   /** @throws MeshError with `details.reason` when this node cannot take it */
   assign(assignment: Assignment, how?: Replacement): void | Promise<void>
   /** False when there is nothing of it here. */
@@ -35,6 +37,8 @@ export interface UplinkWorker extends LogSource {
   /** Ends everything else. */
   keepOnly(wanted: Iterable<InstanceId>): void
   reports(): readonly InstanceReport[]
+  /** What the instances use now. */
+  usage(signal: AbortSignal): Promise<InstanceUsage[]>
 }
 
 /** What may run only while the cluster answers (worker/leases.ts). */
@@ -93,6 +97,7 @@ export class Uplink implements AsyncDisposable {
   readonly #clock: Clock
   readonly #streams = new Set<FeedStream>()
   readonly #logs: LogStreams
+  readonly #execs: ExecStreams
   readonly #pending = new Map<InstanceId, InstanceReport>()
   readonly #link: Up
   #tried = 0
@@ -105,6 +110,7 @@ export class Uplink implements AsyncDisposable {
     this.#log = log.child({ part: 'uplink' })
     this.#clock = clock
     this.#logs = life.use(new LogStreams(worker, clock))
+    this.#execs = life.use(new ExecStreams(worker, clock))
     if (identity.principal.role !== 'node') throw new Error('an uplink belongs to a node')
     const { mesh, cluster } = identity.principal
     const expected = (principal: Principal) =>
@@ -175,6 +181,12 @@ export class Uplink implements AsyncDisposable {
         },
         'logs.open': (query) => ({ stream: this.#logs.open(query) }),
         'logs.next': ({ stream }) => this.#logs.next(stream),
+        'exec.open': async (asked) => ({ stream: await this.#execs.open(asked) }),
+        'exec.read': async ({ stream }) => wirePrinted(await this.#execs.read(stream)),
+        'exec.write': async ({ stream, data, isLast }) => ({
+          taken: await this.#execs.write(stream, Buffer.from(data, 'base64'), isLast === true),
+        }),
+        'usage.list': async (_, signal) => ({ usage: await worker.usage(signal) }),
       },
       onNotification: {
         changes: ({ epoch, changes }) => {
@@ -186,6 +198,7 @@ export class Uplink implements AsyncDisposable {
         wish: ({ keys }) => onWish?.(keys),
         duplicate: () => this.#log.error('another process uses the identity of this node'),
         'logs.close': ({ stream }) => this.#logs.close(stream),
+        'exec.close': ({ stream }) => this.#execs.close(stream),
       },
     }
   }
@@ -253,6 +266,12 @@ export class Uplink implements AsyncDisposable {
   /** @throws MeshError LINK_CLOSED, REQUEST_TIMEOUT */
   async askVip(vip: VipIndex, signal: AbortSignal): Promise<InterestKey | undefined> {
     return (await this.#link.request('interest.vip', { vip }, signal)).key
+  }
+
+  /** Of an instance of this node. @throws MeshError LINK_CLOSED, REQUEST_TIMEOUT, SECRET_UNKNOWN */
+  async secretsOf(instance: InstanceId): Promise<SecretValue[]> {
+    const { secrets } = await this.#link.request('secrets.read', { instance })
+    return secrets.map(({ name, value }) => ({ name, value: Buffer.from(value, 'base64') }))
   }
 
   forget(keys: readonly InterestKey[]): void {
@@ -332,6 +351,14 @@ export class Uplink implements AsyncDisposable {
     for (let start = 0; start < reports.length; start += BATCH) {
       this.#link.notify('reports', { reports: reports.slice(start, start + BATCH) })
     }
+  }
+}
+
+/** Messages are text. */
+function wirePrinted({ printed, exitCode }: { printed: Printed[]; exitCode?: number }) {
+  return {
+    printed: printed.map(({ to, bytes }) => ({ to, data: bytes.toString('base64') })),
+    ...(exitCode === undefined ? {} : { exitCode }),
   }
 }
 

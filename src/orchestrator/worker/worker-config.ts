@@ -1,6 +1,7 @@
 import type { Clock } from '../../core/kit/clock.ts'
 import type { InstanceId } from '../../core/model/ids.ts'
 import type { InstanceReport, NodeFacts } from '../spec.ts'
+import type { AskSecrets } from './kept-secrets.ts'
 import type { Endpoint, Runtime } from './runtime.ts'
 import type { Timings } from './timings.ts'
 
@@ -18,6 +19,8 @@ export interface WorkerConfig {
   openFlows?: (instance: InstanceId, to?: readonly Endpoint[]) => number
   /** HTTP_PROXY and the like for what runs inside the instance. */
   proxyEnvironment?: (instance: InstanceId) => Readonly<Record<string, string>>
+  /** The secrets of an instance here, from the root. */
+  secretsOf?: AskSecrets
   /** Before an instance is launched: resolves when the data side knows of it. A rejection is a failed launch. */
   admit?: () => Promise<void> | undefined
   /** The agent before this one handed over: its flows to the instances go on, and `openFlows` counts them. */

@@ -11,6 +11,7 @@ import { InstanceCounts } from './instance-counts.ts'
 import { InstanceLog } from './instance-log.ts'
 import { type AskedEndpoint, type Caller, InstanceSupervisor } from './instance-supervisor.ts'
 import { lastLines } from './kept-log.ts'
+import { KeptSecrets } from './kept-secrets.ts'
 import { filesOf } from './output-files.ts'
 import { LeaseGuard } from './lease-guard.ts'
 import { Leases } from './leases.ts'
@@ -18,10 +19,11 @@ import { OutputGuard } from './output-guard.ts'
 import { pruneLogs } from './prune-logs.ts'
 import { Records, type Saved } from './records.ts'
 import { refusalOf } from './refusal.ts'
-import type { Endpoint, Endpoints, Runtime, Trace } from './runtime.ts'
+import type { Endpoint, Endpoints, InstanceCommand, Runtime, Trace } from './runtime.ts'
 import { Slot } from './slot.ts'
 import type { RunEvents } from './slot-parts.ts'
 import { TIMINGS, type Timings } from './timings.ts'
+import { UsageMeter, type InstanceUsage, type MeteredRun } from './usage.ts'
 import type { WorkerConfig } from './worker-config.ts'
 
 /** An instance, with the user or address that nothing else has, or else with the processes that are known of it. */
@@ -50,6 +52,8 @@ export class Worker {
   readonly #slots = new Map<InstanceId, Slot>()
   readonly #forgetting = new Set<Promise<void>>()
   readonly #counts: InstanceCounts
+  readonly #meter: UsageMeter
+  readonly #secrets: KeptSecrets
   readonly #mayStart = Promise.withResolvers<void>()
   #isLetGo = false
   /** How many programs this agent has started or adopted. */
@@ -70,6 +74,8 @@ export class Worker {
     this.#timings = { ...TIMINGS, ...config.timings }
     this.#records = new Records(config.runDir, this.#log)
     this.#counts = new InstanceCounts(metrics)
+    this.#meter = new UsageMeter(metrics, this.#clock)
+    this.#secrets = new KeptSecrets(config.secretsOf ?? noSecrets, this.#clock)
   }
 
   /** @throws MeshError STATE_UNREADABLE */
@@ -86,6 +92,9 @@ export class Worker {
       life.defer(() => worker.#close())
       worker.#records.keepWriting(life)
       worker.#onContinue()
+      const scrape = () => worker.#meter.scrape(worker.#metered())
+      metrics.beforeScrape.add(scrape)
+      life.defer(() => void metrics.beforeScrape.delete(scrape))
       await worker.#restore()
       return worker
     })
@@ -186,12 +195,34 @@ export class Worker {
   /** What it printed: the last lines, then, with `follow`, new ones. Also of instances that are gone, while their logs are kept. */
   async *logs(
     instance: InstanceId,
-    { tail = 100, follow = false }: { tail?: number; follow?: boolean } = {},
+    { tail = 100, follow = false, since = 0 }: { tail?: number; follow?: boolean; since?: number } = {},
     signal?: AbortSignal,
   ): AsyncIterable<string> {
     const slot = this.#slots.get(instance)
-    if (slot !== undefined) yield* slot.output.read({ tail, follow }, signal)
-    else yield* await lastLines(filesOf(instance, this.#config).kept, tail)
+    const lines =
+      slot === undefined
+        ? await lastLines(filesOf(instance, this.#config).kept, tail)
+        : slot.output.read({ tail, follow }, signal)
+    for await (const line of lines) if (isSince(line, since)) yield line
+  }
+
+  /** A command beside the program of the run that serves. @throws MeshError REQUEST_FAILED */
+  async exec(instance: InstanceId, cmd: readonly string[]): Promise<InstanceCommand> {
+    const running = this.#slots.get(instance)?.serving.metered?.running
+    if (running === undefined) throw new MeshError('REQUEST_FAILED', { instance, reason: 'it is not running now' })
+    if (running.exec === undefined)
+      throw new MeshError('REQUEST_FAILED', { instance, reason: 'it runs outside the mesh (runtime external)' })
+    return running.exec(cmd)
+  }
+
+  /** What the instances here use now: of each the run that serves. */
+  usage(signal?: AbortSignal): Promise<InstanceUsage[]> {
+    const serving = [...this.#slots.values()].flatMap((slot) => slot.serving.metered ?? [])
+    return this.#meter.measure(serving, signal)
+  }
+
+  #metered(): MeteredRun[] {
+    return this.#supervisors().flatMap((supervisor) => supervisor.metered ?? [])
   }
 
   /** Instances whose processes run here, or are about to. */
@@ -309,6 +340,8 @@ export class Worker {
         events.save(now)
       },
       onRestart: () => this.#metrics.restarts.inc(),
+      meter: this.#meter,
+      secrets: this.#secrets,
       mayStart: this.#mayStart.promise,
       admitted: () => this.#admitted(spec),
       leased: () => this.#leased(spec),
@@ -344,6 +377,10 @@ export class Worker {
     await slot.output.forget()
     this.#slots.delete(instance)
     this.#counts.count(instance, undefined)
+    this.#secrets.forget(instance)
+    const service = slot.serving.assignment.spec.id
+    if (![...this.#slots.values()].some(({ serving }) => serving.assignment.spec.id === service))
+      this.#meter.forget(service)
     if (slot.next !== undefined) this.#begin(slot.next) // asked for while the log was closed
     return this.#pruneLogs()
   }
@@ -381,6 +418,16 @@ export class Worker {
     if (!this.#isLetGo) await Promise.all(this.#forgetting)
     this.#counts.clear()
   }
+}
+
+function noSecrets(instance: InstanceId): never {
+  throw new MeshError('SECRET_UNKNOWN', { instance, reason: 'this worker has nobody to ask' })
+}
+
+/** Each line begins with its time; one that does not belongs to those around it. */
+function isSince(line: string, since: number): boolean {
+  const at = since === 0 ? Number.NaN : Date.parse(line.slice(0, line.indexOf(' ')))
+  return Number.isNaN(at) || at >= since
 }
 
 const LET_GO_MS = 250

@@ -123,6 +123,8 @@ export class SimulatedNode implements AsyncDisposable {
         [...this.#has.values()].map((each) =>
           reportOf(each, this.#running.has(each.instance) ? 'running' : 'starting'),
         ),
+      usage: async () => [],
+      exec: () => Promise.reject(new Error('nothing runs here')),
       logs: async function* () {
         yield '' // nobody asks
       },

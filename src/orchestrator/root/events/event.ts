@@ -32,6 +32,7 @@ export const EVENT_WORDS = {
   drained: 'nothing is left there: of the node’s instances, or of a run that was replaced',
   joined: 'a node has joined its cluster',
   connected: 'the control link is up',
+  entered: 'somebody has run a command in it (`hedgerow exec`)',
   deleted: 'it is no longer wanted, and nothing of it is left',
 } as const
 

@@ -1,4 +1,5 @@
 import type { Assignment, ServiceSpec } from '../../spec.ts'
+import { DEFAULT_PIDS } from '../limits.ts'
 import { filledIn, meshVariables } from '../program.ts'
 import { endpointKey, type Endpoint, type Endpoints } from '../runtime.ts'
 
@@ -10,8 +11,6 @@ export const LABELS = {
   run: 'hedgerow.run',
 } as const
 
-/** Enough for any server; a fork bomb ends here instead of taking the machine. */
-export const DEFAULT_PIDS = 4_096
 /** The engine keeps what was printed until the agent has read it; after a long absence the oldest is lost. */
 const LOG = { Type: 'json-file', Config: { 'max-size': '5m', 'max-file': '2' } }
 
@@ -24,6 +23,8 @@ export interface ContainerFacts {
   address: string
   /** A file on this machine; absent: the engine's own. */
   resolvConf: string | undefined
+  /** A folder on this machine; absent: it has none. */
+  secrets?: string | undefined
 }
 
 /** The ports of an instance are its program's own: its network is its own, too. */
@@ -61,7 +62,11 @@ export function containerBody(facts: ContainerFacts): object {
   }
 }
 
-function hostConfig(spec: ServiceSpec, { network, resolvConf }: ContainerFacts): object {
+function hostConfig(spec: ServiceSpec, { network, resolvConf, secrets }: ContainerFacts): object {
+  const mounts = [
+    ...(resolvConf === undefined ? [] : [readOnly(resolvConf, '/etc/resolv.conf')]),
+    ...(secrets === undefined ? [] : [readOnly(secrets, SECRETS)]),
+  ]
   const bytes = Math.round(spec.memoryMb * 2 ** 20)
   return {
     NetworkMode: network,
@@ -79,14 +84,19 @@ function hostConfig(spec: ServiceSpec, { network, resolvConf }: ContainerFacts):
       : { DeviceRequests: [{ Driver: '', Count: Math.ceil(spec.vgpus), Capabilities: [['gpu']] }] }),
     ...(spec.privileged === true ? { Privileged: true } : {}),
     CapDrop: ['NET_RAW'], // with it, a program could send from the address of another instance, which is how callers are known
-    ...(resolvConf === undefined
-      ? {}
-      : { Mounts: [{ Type: 'bind', Source: resolvConf, Target: '/etc/resolv.conf', ReadOnly: true }] }),
+    ...(mounts.length === 0 ? {} : { Mounts: mounts }),
   }
 }
 
+/** As other container engines have it. */
+const SECRETS = '/run/secrets'
+
+function readOnly(source: string, target: string): object {
+  return { Type: 'bind', Source: source, Target: target, ReadOnly: true }
+}
+
 /** The document's variables override PORT and HOST; what the node knows overrides all. */
-export function environmentOf({ assignment, address, node, run }: ContainerFacts): Record<string, string> {
+export function environmentOf({ assignment, address, node, run, secrets }: ContainerFacts): Record<string, string> {
   const { spec } = assignment
   const [first] = [...spec.ports.filter(({ protocol }) => protocol === 'tcp'), ...spec.ports]
   const own = spec.environment.map((entry) => [entry.slice(0, entry.indexOf('=')), entry.slice(entry.indexOf('=') + 1)])
@@ -94,5 +104,6 @@ export function environmentOf({ assignment, address, node, run }: ContainerFacts
     ...(first === undefined ? {} : { PORT: String(first.target), HOST: '0.0.0.0' }),
     ...(Object.fromEntries(own) as Record<string, string>),
     ...meshVariables({ assignment, endpoints: endpointsOf(spec, address, false), node, run }),
+    ...(secrets === undefined ? {} : { HEDGEROW_SECRETS: SECRETS }),
   }
 }

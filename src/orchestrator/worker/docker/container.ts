@@ -1,8 +1,10 @@
 import { isMeshError } from '../../../core/errors.ts'
 import type { Clock } from '../../../core/kit/clock.ts'
-import type { Ended, Endpoints, Running, Trace } from '../runtime.ts'
+import type { Ended, Endpoints, InstanceCommand, Running, Trace, Usage } from '../runtime.ts'
 import { ContainerOutput } from './container-output.ts'
 import { isStatus, type Engine } from './engine.ts'
+import { execInContainer } from './container-exec.ts'
+import { usageIn } from './container-usage.ts'
 import { exitReason, healthFault, type ContainerState } from './exit-reason.ts'
 
 /*
@@ -46,6 +48,7 @@ export class Container implements Running {
   readonly #watching = new AbortController()
   readonly #gaveUp = Promise.withResolvers<Ended>()
   #trace: Trace
+  #usage: Usage = { cpuSeconds: 0, memoryBytes: 0, throttledSeconds: 0, oomKills: 0 }
   #isOver = false
   #stopping: Promise<void> | undefined
 
@@ -68,6 +71,19 @@ export class Container implements Running {
 
   pids(): number[] {
     return this.#isOver ? [] : [this.pid]
+  }
+
+  async usage(): Promise<Usage | undefined> {
+    const { engine, container } = this.#parts
+    if (this.#isOver) return undefined
+    const query = { stream: false, 'one-shot': true }
+    const usage = usageIn(await engine.ask({ method: 'GET', path: `/containers/${container}/stats`, query }))
+    if (usage !== undefined) this.#usage = usage
+    return usage
+  }
+
+  exec(cmd: readonly string[]): Promise<InstanceCommand> {
+    return execInContainer(this.#parts.engine, this.#parts.container, cmd)
   }
 
   async stop(graceMs: number): Promise<void> {
@@ -129,7 +145,8 @@ export class Container implements Running {
     const query = { force: 1, v: 1 }
     await engine.ask({ method: 'DELETE', path: `/containers/${container}`, query }).catch(() => undefined) // `tidy` of the next agent finds it
     onGone()
-    return state === undefined ? { detail: 'somebody has removed its container' } : exitReason(state, memoryMb)
+    if (state === undefined) return { detail: 'somebody has removed its container' }
+    return { ...exitReason(state, memoryMb), usage: { ...this.#usage, oomKills: state.OOMKilled === true ? 1 : 0 } }
   }
 
   /** When it no longer runs; `undefined`: it is not there at all. */

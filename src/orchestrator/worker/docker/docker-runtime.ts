@@ -13,6 +13,7 @@ import { sinkTo } from './container-output.ts'
 import { isStatus, type Engine } from './engine.ts'
 import { findEngine, type EngineWhere } from './find-engine.ts'
 import { imageOf, type Image } from './image.ts'
+import type { SecretFiles } from '../secret-files.ts'
 
 export interface DockerOptions {
   /** The node's id, for HEDGEROW_NODE. */
@@ -25,6 +26,7 @@ export interface DockerOptions {
   resolvConf: string | undefined
   /** VIPs lead to this machine from inside containers, and callers may be shown to them under theirs. */
   seesVips: boolean
+  secretFiles: SecretFiles
   clock?: Clock
   log: Log
 }
@@ -108,17 +110,21 @@ export class DockerRuntime implements Runtime {
     const run = randomBytes(8).toString('hex')
     this.#runs.add(run)
     try {
-      const image = await this.#image(engine, launch)
+      const given = await launch.secrets()
+      const image = await this.#image(engine, launch, given.find(({ name }) => name === spec.registrySecret)?.value)
+      const files = given.filter(({ name }) => name !== spec.registrySecret || spec.secrets?.includes(name) === true)
+      const secrets = files.length === 0 ? undefined : this.#options.secretFiles.write(run, files)
       const fd = await launch.output()
       const preferred = Object.values(launch.endpoints)[0]?.host
       return await this.#network
-        .withAddress(engine, preferred, (address) => this.#start(engine, launch, { run, image, address, fd }))
+        .withAddress(engine, preferred, (address) => this.#start(engine, launch, { run, image, address, fd, secrets }))
         .catch((error: unknown) => {
           close(fd, () => undefined)
           throw error
         })
     } catch (error) {
       this.#runs.delete(run)
+      this.#options.secretFiles.remove(run)
       if (signal.aborted) throw new MeshError('RUNTIME_FAILED', { reason: 'it is not wanted any more' })
       throw isMeshError(error, 'RUNTIME_FAILED')
         ? error
@@ -148,16 +154,20 @@ export class DockerRuntime implements Runtime {
     if (this.#engine !== undefined) await this.#tidyNow(this.#engine)
   }
 
-  #image(engine: Engine, { assignment: { spec }, output, signal }: Launch): Promise<Image> {
+  #image(
+    engine: Engine,
+    { assignment: { spec }, output, signal }: Launch,
+    credentials: Buffer | undefined,
+  ): Promise<Image> {
     const write = async (line: string) => sinkTo(await output()).end(`hedgerow: ${line}\n`)
-    return imageOf(engine, spec, { say: (line) => void write(line).catch(() => undefined), signal })
+    return imageOf(engine, spec, {
+      say: (line) => void write(line).catch(() => undefined),
+      credentials,
+      signal,
+    })
   }
 
-  async #start(
-    engine: Engine,
-    launch: Launch,
-    { run, image, address, fd }: { run: string; image: Image; address: string; fd: number },
-  ): Promise<Container> {
+  async #start(engine: Engine, launch: Launch, { run, image, address, fd, secrets }: Start): Promise<Container> {
     const { assignment, onTrace, signal } = launch
     const { node, network, resolvConf } = this.#options
     const container = containerName(assignment.instance, run)
@@ -170,6 +180,7 @@ export class DockerRuntime implements Runtime {
       network: this.#network.name,
       address,
       resolvConf,
+      secrets,
     }
     await launch.mayStart()
     signal.throwIfAborted()
@@ -206,6 +217,7 @@ export class DockerRuntime implements Runtime {
     const found = await inspected(engine, container)
     if (found?.State?.Running !== true || found.Config?.Labels?.[LABELS.run] !== run) {
       if (found?.Config?.Labels?.[LABELS.run] === run) await remove(engine, container)
+      this.#options.secretFiles.remove(run)
       this.#runs.delete(run)
       return undefined
     }
@@ -239,6 +251,7 @@ export class DockerRuntime implements Runtime {
       onTrace,
       onGone: () => {
         this.#network.release(address)
+        this.#options.secretFiles.remove(run)
         this.#runs.delete(run)
       },
       onLeft: () => this.#left.set(run, address),
@@ -263,13 +276,23 @@ export class DockerRuntime implements Runtime {
       query: { all: 1, filters },
     })) as ListedContainer[]
     for (const { Id, Labels = {} } of all) if (isOver(Labels[LABELS.run] ?? '')) await remove(engine, Id)
+    if (traces !== undefined) this.#options.secretFiles.tidy(known)
     if (this.#untidied === traces) this.#untidied = undefined
     for (const [run, address] of left) {
       this.#left.delete(run)
+      this.#options.secretFiles.remove(run)
       this.#runs.delete(run)
       this.#network.release(address)
     }
   }
+}
+
+interface Start {
+  run: string
+  image: Image
+  address: string
+  fd: number
+  secrets: string | undefined
 }
 
 interface Followed {

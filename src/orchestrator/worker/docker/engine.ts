@@ -1,5 +1,6 @@
 import { once } from 'node:events'
-import type { IncomingMessage, RequestOptions } from 'node:http'
+import type { ClientRequest, IncomingMessage, RequestOptions } from 'node:http'
+import type { Duplex } from 'node:stream'
 import { isMeshError, MeshError } from '../../../core/errors.ts'
 import { request as send } from '../../../core/kit/node-http.ts'
 
@@ -23,6 +24,7 @@ export interface Ask {
   path: string
   query?: Readonly<Record<string, string | number | boolean>>
   body?: object
+  headers?: Readonly<Record<string, string>>
   signal?: AbortSignal
   /** Until the answer begins; `undefined`: as long as it takes. */
   timeoutMs?: number | undefined
@@ -59,6 +61,13 @@ export class Engine {
     return answerOf(await this.open(ask))
   }
 
+  /** The connection itself, once the engine has taken the request: what comes and goes then is no HTTP. @throws as `ask` */
+  async hijack({ path, body }: Pick<Ask, 'path' | 'body'>): Promise<Duplex> {
+    const asked: Ask = { method: 'POST', path: `/v${this.version.apiVersion}${path}`, timeoutMs: ANSWER_MS }
+    const answer = await begin(this.socketPath, { ...asked, ...(body === undefined ? {} : { body }) }, true)
+    return answer.socket
+  }
+
   /** An answer that is read as it comes. @throws as `ask` */
   async open({ path, ...ask }: Ask): Promise<IncomingMessage> {
     return begin(this.socketPath, { timeoutMs: ANSWER_MS, ...ask, path: `/v${this.version.apiVersion}${path}` })
@@ -70,7 +79,11 @@ export function isStatus(error: unknown, ...statuses: number[]): boolean {
   return isMeshError(error, 'REQUEST_FAILED') && statuses.includes(error.details['status'] as number)
 }
 
-async function begin(socketPath: string, { method, path, query = {}, body, signal, timeoutMs }: Ask) {
+async function begin(
+  socketPath: string,
+  { method, path, query = {}, body, headers = {}, signal, timeoutMs }: Ask,
+  isHijack = false,
+): Promise<IncomingMessage> {
   const text = new URLSearchParams(
     Object.entries(query).map(([key, value]): [string, string] => [key, String(value)]),
   ).toString()
@@ -81,6 +94,8 @@ async function begin(socketPath: string, { method, path, query = {}, body, signa
     path: text === '' ? path : `${path}?${text}`,
     headers: {
       host: 'engine',
+      ...headers,
+      ...(isHijack ? { connection: 'Upgrade', upgrade: 'tcp' } : {}),
       ...(payload === undefined
         ? {}
         : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(payload) }),
@@ -94,7 +109,7 @@ async function begin(socketPath: string, { method, path, query = {}, body, signa
   let answer: IncomingMessage
   try {
     request.end(payload)
-    ;[answer] = (await once(request, 'response')) as [IncomingMessage]
+    answer = await (isHijack ? upgraded(request) : once(request, 'response').then(([it]) => it as IncomingMessage))
   } catch (cause) {
     signal?.throwIfAborted()
     throw new MeshError('NOT_RUNNING', { what: 'container engine', path: socketPath }, { cause })
@@ -107,6 +122,18 @@ async function begin(socketPath: string, { method, path, query = {}, body, signa
   const { message } = ((await answerOf(answer).catch(() => undefined)) ?? {}) as { message?: unknown }
   const reason = typeof message === 'string' ? message.trim() : 'it gave no reason'
   throw new MeshError('REQUEST_FAILED', { address: socketPath, status, reason })
+}
+
+/** What came behind the head of the answer is put back. An engine that refuses answers as usual. */
+function upgraded(request: ClientRequest): Promise<IncomingMessage> {
+  return new Promise((resolve, reject) => {
+    request.once('upgrade', (answer, socket, head) => {
+      socket.unshift(head)
+      resolve(answer)
+    })
+    request.once('response', resolve)
+    request.once('error', reject)
+  })
 }
 
 async function answerOf(answer: IncomingMessage): Promise<unknown> {

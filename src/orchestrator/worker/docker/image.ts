@@ -11,6 +11,8 @@ export interface Image {
 export interface ImageNeeds {
   /** For people: what takes long. */
   say: (line: string) => void
+  /** `user:password` for its registry; absent: anonymously. */
+  credentials?: Buffer | undefined
   signal: AbortSignal
 }
 
@@ -66,7 +68,22 @@ export function pullQuery(reference: string): { fromImage: string; tag?: string 
   return { fromImage: reference.slice(0, colon), tag: reference.slice(colon + 1) }
 }
 
-async function pulled(engine: Engine, reference: string, { say, signal }: ImageNeeds): Promise<void> {
+/** The header of a pull; a line end behind the password, as editors and `echo` make it, is none of it. */
+export function registryAuth(reference: string, credentials: Buffer): string {
+  const [, username = '', password] = /^([^:]*):(.*?)\r?\n?$/s.exec(credentials.toString('utf8')) ?? []
+  if (password === undefined || username === '')
+    throw failed('the registry secret is not user:password, and the image cannot be pulled', reference)
+  const auth = JSON.stringify({ username, password, serveraddress: registryOf(reference) })
+  return Buffer.from(auth).toString('base64').replaceAll('+', '-').replaceAll('/', '_') // with its padding, as Go wants it
+}
+
+/** The part before the first slash, if it looks like a host; otherwise Docker’s own. */
+function registryOf(reference: string): string {
+  const [host = ''] = reference.split('/')
+  return reference.includes('/') && /[.:]|^localhost$/.test(host) ? host : 'https://index.docker.io/v1/'
+}
+
+async function pulled(engine: Engine, reference: string, { say, credentials, signal }: ImageNeeds): Promise<void> {
   say(`pulling ${reference}`)
   const stalled = new AbortController()
   const limit = AbortSignal.any([signal, stalled.signal])
@@ -77,6 +94,7 @@ async function pulled(engine: Engine, reference: string, { say, signal }: ImageN
       method: 'POST',
       path: '/images/create',
       query,
+      ...(credentials === undefined ? {} : { headers: { 'x-registry-auth': registryAuth(reference, credentials) } }),
       signal: limit,
       timeoutMs: undefined,
     })

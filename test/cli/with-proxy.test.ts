@@ -6,15 +6,15 @@ import t from 'tap'
 import { eventually } from './program.ts'
 import '../support/no-orphans.ts'
 
-/* What becomes of the command when `exec` itself is killed with SIGKILL. */
+/* What becomes of the command when `with-proxy` itself is killed with SIGKILL. */
 
 const ROOT = resolve(import.meta.dirname, '../..')
 t.setTimeout(60_000)
 
-/** A process that runs a command as `hedgerow exec` does; resolves to the first line that the command prints. */
+/** A process that runs a command as `hedgerow with-proxy` does; resolves to the first line that the command prints. */
 async function run(...command: readonly string[]) {
   const script = `
-    import { runHere } from './src/cli/exec.ts'
+    import { runHere } from './src/cli/with-proxy.ts'
     process.exitCode = await runHere(${JSON.stringify(command)}, process.env)`
   const child = spawn(process.execPath, ['--input-type=module', '-e', script], {
     cwd: ROOT,
@@ -33,7 +33,7 @@ function isAlive(pid: number): boolean {
   }
 }
 
-/** The shells that wait for the end of an `exec` whose command has this number. */
+/** The shells that wait for the end of a `with-proxy` whose command has this number. */
 function watchersOf(pid: number): string[] {
   return readdirSync('/proc').filter((name) => {
     try {
@@ -46,7 +46,7 @@ function watchersOf(pid: number): string[] {
   })
 }
 
-t.test('the command ends with exec, also when that is killed with SIGKILL', async (t) => {
+t.test('the command ends with with-proxy, also when that is killed with SIGKILL', async (t) => {
   const { child, line } = await run('sh', '-c', 'trap "" TERM HUP INT; echo $$; while :; do sleep 0.1; done')
   const pid = Number(line)
   t.teardown(() => isAlive(pid) && process.kill(pid, 'SIGKILL'))
