@@ -29,6 +29,9 @@ const EXTERNAL = ['koffi', 'bufferutil', 'utf-8-validate']
 /** CommonJS packages ask for Node's modules by `require`. */
 const BANNER = "import { createRequire as createRequire_ } from 'node:module'; const require = createRequire_(import.meta.url);"
 
+/** Characters of a line: a trace of calls names places that can be found. */
+const LINE = 160
+
 const { out, programs } = scriptOptions({
   name: 'npm run build',
   about: 'Builds what the package ships.',
@@ -62,12 +65,18 @@ function compile(): void {
   if (status !== 0) process.exit(status ?? 1)
 }
 
+/** V8 keeps a text with one other character at two bytes for each. What is left of them after esbuild is in regular expressions. */
+function inAscii(text: string): string {
+  return text.replaceAll(/[^\x00-\x7f]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`)
+}
+
 /** The names of the packages in it. */
 async function bundle(program: string): Promise<string[]> {
+  const outfile = join(fresh, program.replace(/\.ts$/, '.js'))
   const { metafile } = await build({
     absWorkingDir: REPOSITORY,
     entryPoints: [program],
-    outfile: join(fresh, program.replace(/\.ts$/, '.js')),
+    outfile,
     bundle: true,
     platform: 'node',
     format: 'esm',
@@ -75,10 +84,13 @@ async function bundle(program: string): Promise<string[]> {
     external: EXTERNAL,
     banner: { js: BANNER },
     legalComments: 'none', // third-party-licenses.txt has them whole
+    minifyWhitespace: true, // a process keeps the text of its program
+    lineLimit: LINE,
     logLevel: 'warning',
     metafile: true,
     plugins: [ownLocations(program)],
   })
+  writeFileSync(outfile, inAscii(readFileSync(outfile, 'utf8')))
   return Object.keys(metafile.inputs).flatMap((path) => /.*node_modules\/((?:@[^/]+\/)?[^/]+)/.exec(path)?.[1] ?? [])
 }
 
