@@ -37,12 +37,12 @@ if (process.getuid?.() !== 0 || !existsSync('/usr/bin/apt-get')) {
 
 /** Every file but those that change by themselves. */
 const FILES =
-  'find / -xdev -not -path "/proc/*" -not -path "/root/*" -not -path "/var/lib/dpkg/*" -not -path "/var/log/*" -not -path "/var/cache/*" -not -path "/run/*" | sort'
+  'find / -xdev -not -path "/proc/*" -not -path "/root/*" -not -path "/var/lib/dpkg/*" -not -path "/var/log/*" -not -path "/var/cache/*" -not -path "/run/*" -not -path "/etc/*-" -not -path "/etc/.pwd.lock" | sort'
 
 const CONFIGURATIONS = `for role in root cluster relay agent; do
   hedgerow --state /root/none $role --config /etc/hedgerow/$role.yaml --log-level silent > /root/out 2>&1 & pid=$!
   for i in $(seq 100); do grep -qE 'READY|error:' /root/out && break; sleep 0.1; done
-  ! grep -i configuration /root/out
+  if grep -i configuration /root/out; then exit 1; fi
   kill $pid 2> /dev/null || true; wait $pid || true
 done
 rm -rf /root/none`
@@ -76,7 +76,7 @@ const REMOVE = `echo kept > /var/lib/hedgerow/kept
 dpkg -r hedgerow
 [ -e /var/lib/hedgerow/kept ] && [ -e /etc/hedgerow/root.yaml ] && [ ! -e /usr/bin/hedgerow ]
 dpkg --purge hedgerow
-! id hedgerow
+if id hedgerow; then exit 1; fi
 ${FILES} > /root/after
 diff /root/before /root/after`
 
@@ -96,12 +96,12 @@ try {
   }
   makeCleanDebian({ root, suite: values.suite, packages: ['ca-certificates'] })
   for (const name of [deb, archive]) copyFileSync(join(packages, name), join(root, 'root', name))
-  attempt('there is no Node', '! command -v node && ! command -v npm')
+  attempt('there is no Node', 'if command -v node || command -v npm; then exit 1; fi')
   attempt('the archive is unpacked and runs', archiveSteps(archive))
   attempt('the Debian package is installed', `${FILES} > /root/before; dpkg -i /root/${deb}`)
   attempt(
     'what it needs is there',
-    '! ldd /usr/lib/hedgerow/node | grep "not found"; dpkg -s hedgerow | grep "ok installed"',
+    'if ldd /usr/lib/hedgerow/node | grep "not found"; then exit 1; fi; dpkg -s hedgerow | grep "ok installed"',
   )
   attempt('hedgerow version', 'hedgerow version')
   attempt('each role reads the configuration that comes with it', CONFIGURATIONS)
