@@ -51,6 +51,46 @@ if (!Object.hasOwn(ARCHITECTURES, arch)) throw new Error(`no package for ${arch}
 const architecture = arch as Arch
 const { version, description } = JSON.parse(readFileSync(join(REPOSITORY, 'package.json'), 'utf8')) as Record<string, string>
 
+/** The options of Node are those of the first line of src/hedgerow.js. */
+const [, OPTIONS = ''] = /^#!.* node (.*)$/m.exec(readFileSync(join(REPOSITORY, 'src/hedgerow.js'), 'utf8')) ?? []
+const LAUNCHER = `#!/bin/sh
+# hedgerow ${version}, with its own Node
+here=$(readlink -f "$0")
+lib=\${here%/bin/hedgerow}/lib/hedgerow
+exec "$lib/node" ${OPTIONS} "$lib/dist/src/hedgerow.js" "$@"
+`
+
+const COPYRIGHT = `Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
+Upstream-Name: hedgerow
+
+Files: *
+License: Apache-2.0
+ The whole license is in /usr/share/doc/hedgerow/LICENSE; on Debian systems also in /usr/share/common-licenses/Apache-2.0.
+Comment: /usr/lib/hedgerow/node is Node.js, whose license is in node-license.txt; the licenses of what the programs contain are in
+ third-party-licenses.txt.
+`
+
+/** Nothing is started, restarted or stopped by itself, except what is removed. */
+const SCRIPTS_OF_DPKG = {
+  postinst: `[ "$1" = configure ] || exit 0
+getent passwd hedgerow > /dev/null ||
+  useradd --system --user-group --home-dir /var/lib/hedgerow --no-create-home --shell /usr/sbin/nologin hedgerow
+if [ -d /run/systemd/system ]; then systemctl daemon-reload || true; fi
+`,
+  prerm: `[ "$1" = remove ] || exit 0
+if [ -d /run/systemd/system ]; then
+  for role in agent relay cluster root; do systemctl disable --now hedgerow-$role || true; done
+  # instances outlive their agent
+  systemctl kill --signal=KILL hedgerow-agent 2> /dev/null || true
+fi
+`,
+  postrm: `if [ -d /run/systemd/system ]; then systemctl daemon-reload || true; fi
+[ "$1" = purge ] || exit 0
+rm -rf /etc/hedgerow /var/lib/hedgerow
+if getent passwd hedgerow > /dev/null; then userdel hedgerow || true; fi
+`,
+}
+
 const work = mkdtempSync(join(tmpdir(), 'hedgerow-package-'))
 try {
   const name = `hedgerow-${version}-linux-${architecture}`
@@ -97,15 +137,6 @@ function layOut(tree: string): void {
   renameSync(join(lib, 'dist/third-party-licenses.txt'), join(doc, 'third-party-licenses.txt'))
   copyFileSync(join(dirname(dirname(nodeOf(architecture))), 'LICENSE'), join(doc, 'node-license.txt'))
 }
-
-/** The options of Node are those of the first line of src/hedgerow.js. */
-const [, OPTIONS = ''] = /^#!.* node (.*)$/m.exec(readFileSync(join(REPOSITORY, 'src/hedgerow.js'), 'utf8')) ?? []
-const LAUNCHER = `#!/bin/sh
-# hedgerow ${version}, with its own Node
-here=$(readlink -f "$0")
-lib=\${here%/bin/hedgerow}/lib/hedgerow
-exec "$lib/node" ${OPTIONS} "$lib/dist/src/hedgerow.js" "$@"
-`
 
 /** The program of the npm package: the one that \`npm ci\` has installed, or fetched for another architecture. */
 function nodeOf(of: Arch): string {
@@ -178,37 +209,6 @@ Description: service mesh and orchestrator for the edge
  has its own Node.js, and systemd units for root, cluster, relay and agent,
  which it does not start by itself.
 `
-}
-
-const COPYRIGHT = `Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
-Upstream-Name: hedgerow
-
-Files: *
-License: Apache-2.0
- The whole license is in /usr/share/doc/hedgerow/LICENSE; on Debian systems also in /usr/share/common-licenses/Apache-2.0.
-Comment: /usr/lib/hedgerow/node is Node.js, whose license is in node-license.txt; the licenses of what the programs contain are in
- third-party-licenses.txt.
-`
-
-/** Nothing is started, restarted or stopped by itself, except what is removed. */
-const SCRIPTS_OF_DPKG = {
-  postinst: `[ "$1" = configure ] || exit 0
-getent passwd hedgerow > /dev/null ||
-  useradd --system --user-group --home-dir /var/lib/hedgerow --no-create-home --shell /usr/sbin/nologin hedgerow
-if [ -d /run/systemd/system ]; then systemctl daemon-reload || true; fi
-`,
-  prerm: `[ "$1" = remove ] || exit 0
-if [ -d /run/systemd/system ]; then
-  for role in agent relay cluster root; do systemctl disable --now hedgerow-$role || true; done
-  # instances outlive their agent
-  systemctl kill --signal=KILL hedgerow-agent 2> /dev/null || true
-fi
-`,
-  postrm: `if [ -d /run/systemd/system ]; then systemctl daemon-reload || true; fi
-[ "$1" = purge ] || exit 0
-rm -rf /etc/hedgerow /var/lib/hedgerow
-if getent passwd hedgerow > /dev/null; then userdel hedgerow || true; fi
-`,
 }
 
 function write(path: string, text: string, mode = 0o644): void {
