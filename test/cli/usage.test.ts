@@ -97,8 +97,9 @@ t.test('colour and characters beyond ASCII are for terminals that have them', as
   const onTerminal = async (env: Record<string, string>) => {
     const command = [process.execPath, LAUNCHER, '--state', machines.path('none')].join(' ')
     const argv = ['script', '-qec', `${command} -o yml version; ${command} up --help`, '/dev/null']
-    const plain = { TERM: 'xterm', LANG: 'C.UTF-8', LC_ALL: '', NO_COLOR: undefined, FORCE_COLOR: undefined }
-    return (await run(argv, { env: { ...plain, ...env }, timeoutMs: 30_000 })).stdout
+    const usual = { TERM: 'xterm', LANG: 'C.UTF-8', LC_ALL: '' }
+    const none = { NO_COLOR: undefined, FORCE_COLOR: undefined, NODE_DISABLE_COLORS: undefined, CI: undefined }
+    return (await run(argv, { env: { ...none, ...usual, ...env }, timeoutMs: 30_000 })).stdout
   }
   const [usual, noColor, ascii] = await Promise.all([
     onTerminal({}),

@@ -236,6 +236,45 @@ t.test('images: present, pulled, refused', async (t) => {
   }
 })
 
+t.test('an image of a private registry is pulled with the credentials of its secret', async (t) => {
+  const rows = [
+    {
+      code: 'registry.example:5000/shop/cart:1',
+      secret: 'ann:s3:cret\n',
+      is: ['ann', 's3:cret', 'registry.example:5000'],
+    },
+    { code: 'shop/cart', secret: 'ann:x\r\n', is: ['ann', 'x', 'https://index.docker.io/v1/'] },
+    { code: 'localhost/cart', secret: 'ann:', is: ['ann', '', 'localhost'] },
+    { code: 'shop/cart', secret: 'no colon', is: /the registry secret is not user:password/ },
+    { code: 'shop/cart', secret: ':x', is: /the registry secret is not user:password/ },
+    { code: 'shop/cart', secret: undefined, is: undefined },
+  ]
+  for (const { code, secret, is } of rows) {
+    let header: unknown
+    let isThere = false
+    await using fake = await fakeEngine((request, response) => {
+      if (request.method === 'POST') {
+        header = request.headers['x-registry-auth']
+        isThere = true
+      }
+      response.statusCode = isThere ? 200 : 404
+      response.end(JSON.stringify(isThere ? { Id: 'i' } : { message: 'No such image' }))
+    })
+    const credentials = secret === undefined ? undefined : Buffer.from(secret)
+    const needs = { say: () => undefined, credentials, signal: new AbortController().signal }
+    const said = await imageOf(fake.engine, { code }, needs).then(() => undefined, explain)
+    if (is instanceof RegExp) {
+      t.match(said, is, code)
+      t.equal(isThere, false, 'and nothing is asked of the registry')
+    } else if (is === undefined) t.equal(header, undefined, 'anonymously')
+    else {
+      const [username, password, serveraddress] = is
+      const sent = JSON.parse(Buffer.from(String(header), 'base64url').toString('utf8')) as object
+      t.same(sent, { username, password, serveraddress }, code)
+    }
+  }
+})
+
 t.test('the end of a container whose agent does not end it', async (t) => {
   const rows = [
     { why: 'it runs', State: { Running: true, Status: 'running' }, asked: ['POST /v1.41/containers/c/stop?t=3'] },

@@ -506,9 +506,10 @@ t.test('runs of a job overlap where its document allows it', async (t) => {
   t.equal(await due(4), `${JOB}.1`, 'an instance that is free runs again')
   await world.api.call('POST', `/services/${JOB}/run`)
   await until(() => n1.assigned.length === 5, 'and one by hand')
-  const runs = await world.api.call<{ id: string; by: string; state: string }[]>('GET', '/runs')
+  const runs = () => world.api.call<{ id: string; by: string; state: string }[]>('GET', '/runs')
+  await until(async () => (await runs()).length === 5, 'its node has reported it')
   t.match(
-    runs.map(({ id, by, state }) => [id.slice(JOB.length + 1), by, state].join(' ')),
+    (await runs()).map(({ id, by, state }) => [id.slice(JOB.length + 1), by, state].join(' ')),
     ['0 schedule running', '1 schedule succeeded', '1 schedule running', '2 schedule running', '3 user running'],
   )
   await world.api.call('POST', '/apps', sla({ ...job, schedule: { cron: '0 * * * *' } }))

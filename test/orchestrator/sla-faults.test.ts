@@ -127,9 +127,9 @@ test('a job that cannot be run is refused', async (t) => {
     },
     {
       why: 'another policy',
-      service: job({ schedule: { cron: '@daily', concurrency: 'allow' } }),
+      service: job({ schedule: { cron: '@daily', concurrency: 'queue' } }),
       path: 'schedule.concurrency',
-      problem: /must be forbid or replace/,
+      problem: /must be forbid or replace or allow/,
     },
     {
       why: 'a deadline of no time',

@@ -68,8 +68,8 @@ interface Row {
   restarts?: number
 }
 const instances = async () =>
-  (await machines.json<Array<Row & { changedAt: number }>>('m0', 'get', 'instances')).map(
-    ({ changedAt: _changedAt, ...row }) => row,
+  (await machines.json<Array<Row & { changedAt: number; usage?: object }>>('m0', 'get', 'instances')).map(
+    ({ changedAt: _changedAt, usage: _usage, ...row }) => row,
   )
 const running = async () => (await instances()).filter(({ state }) => state === 'running').length === 2
 await eventually(running, 'both instances run')
