@@ -124,7 +124,7 @@ process.exitCode = failed.length === 0 && results.length > 0 ? 0 : 1
 function attempt(label: string, commands: string): void {
   const script = join(root, 'root/step.sh')
   writeFileSync(script, `set -eu\nexport HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin\n${commands}\n`)
-  const enter = `ip link set lo up; mount --bind ${root} ${root}; mount -t proc proc ${root}/proc; mount --rbind /dev ${root}/dev; mount -t tmpfs tmpfs ${root}/run; exec env -i TERM=dumb chroot ${root} bash /root/step.sh`
+  const enter = `ip link set lo up; mount --bind ${root} ${root}; mount -t proc proc ${root}/proc; mount --rbind /dev ${root}/dev; mount -t tmpfs tmpfs ${root}/run; exec chroot ${root} env -i TERM=dumb HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin bash /root/step.sh`
   const argv = ['--mount', '--pid', '--net', '--fork', '--kill-child', 'bash', '-ec', enter]
   const startedAt = performance.now()
   const { status, stdout, stderr } = spawnSync('unshare', argv, { encoding: 'utf8', timeout: 180_000 })
