@@ -172,6 +172,13 @@ t.test('a planned move ends it first, and does not wait for its lease', async (t
   await until(async () => (await world.running(1))[0]?.node === 'edge/n3', 'a node that refuses then is passed over')
   t.equal(n2.has.size, 0)
   t.equal(n3.assigned.length, 1)
+  const moves = async () =>
+    (await world.api.call<{ what: string; node?: string }[]>('GET', `/events?name=${id}`)).filter(
+      ({ what }) => what === 'moved',
+    )
+  const drained = async () => (await moves()).find(({ node }) => node === 'edge/n3')
+  await until(async () => (await drained()) !== undefined, 'and the move is told')
+  t.match(await drained(), { by: 'cluster', why: /; edge\/n2 drains$/ }, 'perhaps after the node that refused')
 
   n3.isDeaf = true
   await until(
@@ -187,12 +194,9 @@ t.test('a planned move ends it first, and does not wait for its lease', async (t
   n3.isDeaf = false
   await until(async () => (await world.running(1))[0]?.node === 'far/f1', 'a root that was killed goes on')
   t.equal(n3.has.size, 0)
-  const events = await world.api.call<{ what: string; node?: string }[]>('GET', `/events?name=${id}`)
-  const moves = events.filter(({ what }) => what === 'moved')
-  t.match(moves[0], { node: 'edge/n2', by: 'user', why: 'from edge/n1; it was migrated' })
-  const drained = moves.find(({ node }) => node === 'edge/n3')
-  t.match(drained, { by: 'cluster', why: /; edge\/n2 drains$/ }, 'perhaps after the node that refused')
-  t.match(moves.at(-1), { node: 'far/f1', by: 'user', why: 'from edge/n3; it was migrated' })
+  t.match((await moves())[0], { node: 'edge/n2', by: 'user', why: 'from edge/n1; it was migrated' })
+  await until(async () => (await moves()).at(-1)?.node === 'far/f1', 'the last move is told')
+  t.match((await moves()).at(-1), { node: 'far/f1', by: 'user', why: 'from edge/n3; it was migrated' })
 })
 
 /** An agent with a program whose lease is renewed once; it is ended whatever happens. */

@@ -12,18 +12,21 @@ export interface Clock {
   after(ms: number, act: () => void): () => void
 }
 
+/** A timer of Node's that is set for longer fires at once: sleeps end after 24.8 days at the latest. */
+const LONGEST_MS = 2 ** 31 - 1
+
 export const systemClock: Clock = {
   now: () => performance.now(),
   wall: () => Date.now(),
   sleep: async (ms, signal) => {
     try {
-      await sleepFor(ms, undefined, signal === undefined ? {} : { signal })
+      await sleepFor(Math.min(ms, LONGEST_MS), undefined, signal === undefined ? {} : { signal })
     } catch (error) {
       if (!signal?.aborted) throw error
     }
   },
   after: (ms, act) => {
-    const timer = setTimeout(act, ms)
+    const timer = setTimeout(act, Math.min(ms, LONGEST_MS))
     return () => clearTimeout(timer)
   },
 }
