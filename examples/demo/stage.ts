@@ -200,7 +200,7 @@ function loopbackMachine(name: string, state: string, scene: Scene): Machine {
     site: '',
     state,
     argv: (argv) => [...argv],
-    exec: (argv) => [...HEDGEROW, '--state', state, 'exec', '--', ...argv],
+    exec: (argv) => [...HEDGEROW, '--state', state, 'with-proxy', '--', ...argv],
     dig: async (args) => {
       nameServer ??= ask<{ agent: { resolver: string } }>(machine, ['status']).then(({ agent }) => agent.resolver)
       const [address = '', port = ''] = (await nameServer).split(':')

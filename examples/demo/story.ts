@@ -211,7 +211,7 @@ export class Story {
       machine.argv(['npm', 'run', '--silent', 'hedgerow', '--', '--state', machine.state, ...args]).join(' ')
     return [
       on(this.#here, 'status'),
-      on(this.#here, 'exec', '--', ...get(`http://shop.acme.storefront.prod.any.closest.local:${PORT}/`)),
+      on(this.#here, 'with-proxy', '--', ...get(`http://shop.acme.storefront.prod.any.closest.local:${PORT}/`)),
       on(this.#here, 'resolve', `${CART}.any.least.local`),
       on(this.#here, 'flows'),
       on(this.#stage.admin, 'scale', CART, '6'),
