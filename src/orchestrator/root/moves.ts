@@ -1,28 +1,15 @@
 import { MeshError } from '../../core/errors.ts'
-import type { Clock } from '../../core/kit/clock.ts'
-import type { Log } from '../../core/kit/log.ts'
 import { clusterOf, type InstanceId, type NodeId, type ServiceId } from '../../core/model/ids.ts'
 import { groupsOf, mayMoveAt } from '../scheduling/compliance.ts'
 import type { MoveCause } from '../spec.ts'
 import { whyImmobile } from '../scheduling/mobility.ts'
-import type { Clusters } from './clusters.ts'
-import type { EventSink } from './events/event.ts'
 import { refusedOf, runsAtFormer } from './former-place.ts'
 import { changeInstance } from './instance-records.ts'
-import { LeasedMoves } from './leased-moves.ts'
-import type { Placing } from './placing.ts'
+import { LeasedMoves, type LeasedMovesParts } from './leased-moves.ts'
 import { HOPELESS_RESTARTS, limitsOf } from './rollout.ts'
 import type { InstanceRecord, RootStore, ServiceRecord } from './root-store.ts'
 
-export interface MovesParts {
-  readonly store: RootStore
-  readonly clusters: Clusters
-  readonly placing: Placing
-  readonly events: EventSink
-  readonly clock: Clock
-  readonly log: Log
-  readonly publish: (service: ServiceId) => void
-  readonly touch: (service: ServiceId) => void
+export interface MovesParts extends LeasedMovesParts {
   /** Nothing else is done with the service meanwhile. */
   readonly alone: <T>(service: ServiceId, work: () => Promise<T>) => Promise<T>
 }

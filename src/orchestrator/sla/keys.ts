@@ -239,7 +239,7 @@ export const KEYS: Readonly<Record<Level, readonly Key[]>> = {
     ours(
       'lease_seconds',
       whole(5, 86_400),
-      'No two instances of one number at the same time, whatever fails: each ends when its node has not heard from its cluster for so many seconds, and only then is placed on another node. Runtime `process`. Default: none; an instance runs on while its node is cut off.',
+      'No two instances of one number at the same time, whatever fails: each ends when its node has not heard from its cluster for so many seconds, and only then is placed on another node. Runtimes `process` and `docker`. Default: none; an instance runs on while its node is cut off.',
     ),
     ours('update', object, 'How a changed service takes the place of the one that runs.'),
     theirs('constraints', objects(64), 'Where its instances may run.'),
