@@ -1,4 +1,5 @@
 import t from 'tap'
+import { RootLink } from '../../src/orchestrator/cluster/root-link.ts'
 import type { DrainStatus } from '../../src/orchestrator/link/messages.ts'
 import type { Event } from '../../src/orchestrator/root/events/event.ts'
 import { whyImmobile } from '../../src/orchestrator/scheduling/mobility.ts'
@@ -113,6 +114,18 @@ t.test('one that does not get ready there stays where it is, and so does what no
   await t.rejects(migrate(world, 'far/f1'), { code: 'LINK_CLOSED', details: { cluster: 'far' } })
 })
 
+t.test('a node is named as soon as it has joined, before its cluster has summed it up for the root', async (t) => {
+  await using world = await mesh({ clusters: ['edge', 'far'] })
+  await world.node('n1')
+  await apply(world, { microservice_name: 'cart' })
+  await world.running(1)
+  const summaries = t.capture(RootLink.prototype, 'summariseSoon', () => undefined)
+  await world.node('f1', { cluster: 'far' })
+  t.match(await migrate(world, 'far/f1'), { from: 'edge/n1', node: 'far/f1' })
+  await isOn(world, 'far/f1')
+  t.ok(summaries().length > 0, 'the root was not told what the cluster has')
+})
+
 t.test('what is of one machine does not move', async (t) => {
   const rows: { spec: Record<string, unknown>; why: RegExp | undefined }[] = [
     { spec: {}, why: undefined },
@@ -143,7 +156,7 @@ t.test('what cannot move says why at once', async (t) => {
     t.rejects(migrate(world, to, `shop.acme.${service}.prod.0`), { code: 'UNPLACEABLE', details: { reason } }, service)
   await refused('job', /it is a job/)
   await refused('here', /^edge: .*; other clusters: 1 cluster: 1 /)
-  await refused('here', /^1 cluster: 1 /, 'far/f1')
+  await refused('here', /^far: 1 node: 1 /, 'far/f1')
   f1.refuses = 'not now'
   await apply(world, { microservice_name: 'here' })
   await refused('here', /far: far\/f1: not now/)

@@ -70,7 +70,7 @@ type ToRoot = DialledLink<typeof clusterToRoot, typeof rootToCluster>
 
 /** Reports are gathered for this long and sent in one message; smaller sends more messages, larger delays the news. */
 const GATHER_MS = 20
-/** The same for the summary of free capacity, which matters less. */
+/** Between two summaries of free capacity; the first change is told at once. Smaller sends more, larger places by what was. */
 const SUMMARY_MS = 200
 
 /** The cluster's link to the root. While it is down the cluster goes on by itself. */
@@ -83,6 +83,7 @@ export class RootLink implements AsyncDisposable {
   #link: ToRoot | undefined
   #reportTimer: NodeJS.Timeout | undefined
   #summaryTimer: NodeJS.Timeout | undefined
+  #summarisedAt = Number.NEGATIVE_INFINITY
 
   constructor(parts: RootLinkParts) {
     this.#parts = parts
@@ -200,10 +201,13 @@ export class RootLink implements AsyncDisposable {
 
   /** Sends the root a new summary soon: the capacity has changed. */
   summariseSoon(): void {
-    this.#summaryTimer ??= setTimeout(() => {
+    if (this.#summaryTimer !== undefined) return
+    const rest = Math.max(0, this.#summarisedAt + SUMMARY_MS - performance.now())
+    this.#summaryTimer = setTimeout(() => {
       this.#summaryTimer = undefined
+      this.#summarisedAt = performance.now()
       this.#link?.notify('summary', { summary: this.#summary() })
-    }, SUMMARY_MS)
+    }, rest)
     this.#summaryTimer.unref()
   }
 

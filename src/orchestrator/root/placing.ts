@@ -6,7 +6,7 @@ import { clusterOf, interestOf, type InstanceId, type NodeId, type ServiceId } f
 import { reasonOf } from '../link/reason.ts'
 import type { Candidate } from '../scheduling/candidate.ts'
 import { demandOf } from '../scheduling/capacity.ts'
-import { REFUSED_ALREADY } from '../scheduling/filters.ts'
+import { refused, REFUSED_ALREADY } from '../scheduling/filters.ts'
 import { KeptDecisions } from '../scheduling/kept-decisions.ts'
 import type { PlacementRequest } from '../scheduling/placement-request.ts'
 import { reasonsText, schedule, type Rules } from '../scheduling/schedule.ts'
@@ -103,7 +103,8 @@ export class Placing {
       const refusedBy = new Set([...(only === undefined ? this.#refusedBy(id) : []), ...refusals.keys()])
       const request = this.#request(service.spec, id, refusedBy)
       const candidates = this.#candidates(record).filter((each) => only === undefined || each.id === clusterOf(only))
-      const decision = schedule(request, candidates, this.#parts.rules)
+      const rules = only === undefined ? this.#parts.rules : { ...this.#parts.rules, filters: OF_NAMED }
+      const decision = schedule(request, candidates, rules)
       end()
       if (decision.kind === 'unplaceable') {
         // it stays where it is: no other cluster has room
@@ -118,7 +119,7 @@ export class Placing {
       const outcome = await this.#delegate(record, cluster, { only, cause })
       metrics.placements.labels(outcome.kind).inc()
       if (outcome.kind === 'placed') {
-        this.decisions.keep(id, decision, { rules: this.#parts.rules, request, candidates, at: clock.wall() })
+        this.decisions.keep(id, decision, { rules, request, candidates, at: clock.wall() })
         log.info('instance delegated', { instance: id, cluster, reason: decision.why })
         return { ...outcome, cluster }
       }
@@ -198,7 +199,7 @@ export class Placing {
       const isUnclear = isMeshError(error, 'REQUEST_TIMEOUT') && spec.leaseSeconds !== undefined // no second one may run
       if (isUnclear || isMeshError(error, 'LINK_CLOSED')) return { kind: 'placed' } // its next hello settles that
       cluster.link.request('withdraw', { instance: id }).catch(() => undefined) // it may have been about to accept
-      this.refuse(id, name)
+      if (only === undefined) this.refuse(id, name) // a node that cannot take it says nothing of the others
       const now = store.instances.get(id)
       if (now?.cluster === name) this.#change(id, refusedOf(now))
       return { kind: 'refused', reason: reasonOf(error) }
@@ -255,6 +256,8 @@ export class Placing {
 }
 
 const OVER = { kind: 'over' } as const
+/** A named node is its cluster's to judge: the summary may be older than the node. */
+const OF_NAMED = [refused]
 
 /** What the clusters said that were asked; else what speaks against each. */
 function whyNot(reasons: Counts, refusals: ReadonlyMap<string, string>, only: NodeId | undefined): string {
