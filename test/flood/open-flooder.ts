@@ -13,6 +13,7 @@ import { HeldIdentity } from '../../src/core/identity/held.ts'
 import { connectSecure } from '../../src/core/identity/peer-tls.ts'
 import type { NodeId, ServiceId } from '../../src/core/model/ids.ts'
 import { frame } from '../support/hostile-peer.ts'
+import { closed } from '../support/closed.ts'
 import '../support/no-orphans.ts'
 
 /*
@@ -79,7 +80,7 @@ async function flood({ credentials, victim, service, opens, kinds }: Attack): Pr
   const raw = connect({ host: '127.0.0.1', port: victim.port })
   const socket = await connectSecure(raw, identity, victim.id, new AbortController().signal)
   const answers = new Answers(socket)
-  const closed = once(socket, 'close')
+  const ended = closed(socket)
   const features = FEATURE.resume | FEATURE.early
   const [incarnation, session] = [randomBytes(8).toString('hex'), randomBytes(16).toString('hex')]
   socket.write(
@@ -94,11 +95,11 @@ async function flood({ credentials, victim, service, opens, kinds }: Attack): Pr
       frames.push(written)
       bytes += written.length
     }
-    if (!socket.write(Buffer.concat(frames))) await Promise.race([once(socket, 'drain'), closed])
+    if (!socket.write(Buffer.concat(frames))) await Promise.race([once(socket, 'drain'), ended])
   }
   const seconds = (performance.now() - startedAt) / 1_000
   const isCut = socket.destroyed
-  if (!isCut) await Promise.race([closed, new Promise((resolve) => setTimeout(resolve, LAST_ANSWERS_MS))])
+  if (!isCut) await Promise.race([ended, new Promise((resolve) => setTimeout(resolve, LAST_ANSWERS_MS))])
   socket.destroy()
   return { seconds, sent, answers: answers.counts, isCut }
 }

@@ -14,6 +14,7 @@ import { connectSecure, createAcceptor } from '../../src/core/identity/peer-tls.
 import { readRevocations, signRevocations } from '../../src/core/identity/revocation-list.ts'
 import { certificatesIn } from '../../src/core/identity/x509.ts'
 import { forge, wear } from './mesh.ts'
+import { closed } from '../support/closed.ts'
 
 const limit = () => AbortSignal.timeout(5_000)
 
@@ -300,7 +301,7 @@ t.test('a connection ends with the trust in an authority, and not when another o
   await authority.retire()
   const since = performance.now()
   n2.revocations.offer(authority.signRevocations(3, []))
-  await once(there, 'close')
+  await closed(there)
   t.ok(performance.now() - since < 5_000, 'within the bound of a revocation')
 })
 

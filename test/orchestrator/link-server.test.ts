@@ -6,6 +6,7 @@ import { clientOptions } from '../../src/core/identity/tls.ts'
 import { silentLog } from '../../src/core/kit/log.ts'
 import { LinkServer } from '../../src/orchestrator/link/link-server.ts'
 import { TestMesh } from '../identity/mesh.ts'
+import { closed as closedBy } from '../support/closed.ts'
 
 await using mesh = await TestMesh.create()
 const edge = await mesh.cluster('edge')
@@ -67,8 +68,8 @@ for (const [name, first] of [
       )
       const cable = await heldCable(Number(new URL(server.url).port))
       const client: TLSSocket = connect({ ...clientOptions(node), host: '127.0.0.1', port: cable.port })
-      client.on('error', () => undefined).write(first)
-      const ended = once(client, 'close')
+      const ended = closedBy(client)
+      client.write(first)
       await cable.held
       const closed = server[Symbol.asyncDispose]()
       await new Promise((resolve) => setImmediate(resolve))

@@ -45,6 +45,7 @@ import { TokenBucket } from '../../src/core/kit/token-bucket.ts'
 import { TestMesh } from '../identity/mesh.ts'
 import { until } from '../proxy/world.ts'
 import { printHostPort } from '../../src/core/kit/host-port.ts'
+import { closed } from '../support/closed.ts'
 
 const forever = new AbortController().signal
 const NONCE = 'ab'.repeat(16)
@@ -482,9 +483,8 @@ t.test('an observer closes a TCP connection of a stranger without a byte', async
   const asked = port.query(place, { ask: 0, cookie: NONCE, token: TOKEN }, forever)
   await t.rejects(asked, 'a question with an unknown cookie is not answered')
   const rude = connect(ports[0], '127.0.0.1')
-  rude.on('error', () => undefined).write('GET / HTTP/1.1\r\nHost: observer.example\r\nAccept: */*\r\n\r\n')
-  rude.resume()
-  await once(rude, 'close')
+  rude.write('GET / HTTP/1.1\r\nHost: observer.example\r\nAccept: */*\r\n\r\n')
+  await closed(rude.resume())
   t.equal(rude.bytesRead, 0, 'a malformed request gets no bytes')
 })
 

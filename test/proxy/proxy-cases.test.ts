@@ -13,6 +13,7 @@ import { silentLog } from '../../src/core/kit/log.ts'
 import { ProxyAccess } from '../../src/agent/proxy-access.ts'
 import { curl, FRONT, NAME, noCurl, node, SECRETS } from './proxy-world.ts'
 import { Client, until } from './world.ts'
+import { closed } from '../support/closed.ts'
 
 /** Situations from trouble reports about proxies. */
 
@@ -292,8 +293,8 @@ t.test('a client that leaves while loopback is carried leaves nothing behind', a
   const client = connect(here.httpPort, '127.0.0.1')
   client.write(`CONNECT 127.0.0.1:${port} HTTP/1.1\r\n${AUTHORIZATION}\r\n\r\n`)
   const [socket] = await accepted
-  const closed = once(socket, 'close')
+  const ended = closed(socket)
   client.destroy()
-  await closed
+  await ended
   t.pass('its connection to the server is closed')
 })

@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { connect as connectTcp, createServer, type AddressInfo, type Socket } from 'node:net'
+import { connect as connectTcp, createServer, type AddressInfo } from 'node:net'
 import { duplexPair, type Duplex } from 'node:stream'
 import { connect as connectTls } from 'node:tls'
 import t from 'tap'
@@ -13,6 +13,7 @@ import { clientOptions } from '../../src/core/identity/tls.ts'
 import { TokenBucket } from '../../src/core/kit/token-bucket.ts'
 import { limitHandshakes } from '../../src/core/kit/handshake-rate.ts'
 import { dialBytes, dialText } from '../../src/core/kit/websocket.ts'
+import { closed } from '../support/closed.ts'
 import { TestMesh } from '../identity/mesh.ts'
 import { credentialsOf, RelaySite } from './site.ts'
 
@@ -207,7 +208,7 @@ t.test('a relay is not an open proxy', async (t) => {
   })
   socket.on('error', () => undefined)
   socket.write(`CONNECT ${at} HTTP/1.1\r\nhost: ${at}\r\n\r\n`)
-  await closed(socket)
+  await closed(socket.resume())
   t.pass('CONNECT ends the connection')
   await new Promise((resolve) => victim.close(resolve))
 })
@@ -234,7 +235,7 @@ t.test('handshakes start at a limited rate, shared fairly between sources', asyn
   const flood = Array.from({ length: 60 }, () => connectTcp({ port, host: '127.0.0.1', localAddress: '127.0.0.2' }))
   const ends = flood.map((socket) => {
     socket.on('error', () => undefined).write('early')
-    return closed(socket)
+    return closed(socket.resume())
   })
   await Promise.all(flood.filter(({ connecting }) => connecting).map((socket) => once(socket, 'connect')))
   const other = connectTcp({ port, host: '127.0.0.1', localAddress: '127.0.0.3' })
@@ -273,15 +274,6 @@ t.test('a connection that sends nothing uses up no handshake', async (t) => {
 
 async function value(metric: { get(): Promise<{ values: { value: number }[] }> }): Promise<number> {
   return (await metric.get()).values.reduce((sum, { value }) => sum + value, 0)
-}
-
-function closed(socket: Socket): Promise<void> {
-  return new Promise((resolve) =>
-    socket
-      .on('error', () => undefined)
-      .resume()
-      .once('close', () => resolve()),
-  )
 }
 
 function arrive(stream: NodeJS.ReadableStream, bytes: number): Promise<void> {

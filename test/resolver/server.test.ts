@@ -30,6 +30,7 @@ import {
   WorldTable,
   ZONES,
 } from './world.ts'
+import { closed } from '../support/closed.ts'
 
 const cart = 'shop.acme.cart.prod.any.rr.local'
 
@@ -614,8 +615,7 @@ t.test('TCP questions may be pipelined or fragmented, and are bounded', async (t
 
   const open = await Promise.all([served(mesh.port), served(mesh.port)])
   const third = connect(mesh.port, '127.0.0.1')
-  third.on('error', () => undefined)
-  await once(third, 'close')
+  await closed(third)
   t.pass('one more connection is closed')
   t.match(said(await udp(mesh.port, { name: cart })), { code: 'NOERROR' }, 'UDP goes on')
   for (const socket of open) socket.destroy()
@@ -651,10 +651,10 @@ t.test('a user that opens TCP connections without end costs only its own', { ski
 t.test('a TCP connection without one complete question is closed', async (t) => {
   await using mesh = await world({ limits: { tcpIdleMs: 60 } })
   const socket = connect(mesh.port, '127.0.0.1')
-  socket.on('error', () => undefined)
+  const ended = closed(socket)
   await once(socket, 'connect')
   const drip = setInterval(() => socket.write(Buffer.of(1)), 10)
-  await once(socket, 'close')
+  await ended
   clearInterval(drip)
   t.pass('single bytes do not keep it')
 })
@@ -662,15 +662,14 @@ t.test('a TCP connection without one complete question is closed', async (t) => 
 t.test('a TCP client that never reads holds a bounded number of replies', async (t) => {
   await using mesh = await world({ explainChoice: () => Array.from({ length: 600 }, (_, i) => `${i} edge/n1 running`) })
   const socket = connect(mesh.port, '127.0.0.1')
-  const closed = once(socket, 'close').catch(() => undefined)
-  socket.on('error', () => undefined)
+  const ended = closed(socket)
   socket.pause()
   await once(socket, 'connect')
   const question = framed(query({ name: cart, type: 'TXT' }))
   socket.write(Buffer.concat(Array.from({ length: 2_000 }, () => question)))
   // The server's reset is seen as soon as somebody looks.
   const look = setInterval(() => socket.write(question), 10)
-  await closed
+  await ended
   clearInterval(look)
   t.pass('it is ended')
 })
@@ -691,10 +690,10 @@ t.test('closing finishes at once, even with connected or waiting clients', async
   const socket = connect(mesh.port, '127.0.0.1')
   await once(socket, 'connect')
   socket.write(framed(query({ name: 'shop.acme.pay.prod.any.rr.local' })))
-  const closed = once(socket, 'close')
+  const ended = closed(socket)
   await arrived.promise
   await mesh[Symbol.asyncDispose]()
-  await closed
+  await ended
   const again = await Resolver.start(
     {
       table: mesh.table,
