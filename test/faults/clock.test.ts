@@ -38,6 +38,7 @@ function storeOf(t: Test): Store {
   return store
 }
 
+const USE = { request: 'n1, by its key', enrolment: '4000000000000001' }
 const KIND = { role: 'node', fingerprints: () => ['a'.repeat(64)] } as const
 
 t.test('a join token lives for its time, whatever the clock does meanwhile', async (t) => {
@@ -72,18 +73,18 @@ t.test('the holder of a past join token hears what became of it, and nobody else
     `hedgerow-join.${Buffer.from(JSON.stringify({ ...content(token), secret: 'A'.repeat(43) })).toString('base64url')}`
   const [used, expired] = [mint(3_600), mint(60)]
   const usedAt = new Date(clock.wall()).toISOString()
-  tokens.consume(used, () => undefined)
+  tokens.consume(used, USE, () => undefined)
   await clock.advance(120_000)
   mint(3_600) // clears what is over
   t.equal(reasonOf(used), `it was already used, at ${usedAt}`)
   t.match(reasonOf(expired), /^it has expired 60 seconds ago, by the clock of its issuer/)
   for (const token of [used, expired]) t.equal(reasonOf(forged(token)), 'it is unknown or was already used')
 
-  for (let at = 0; at < 1_000; at += 1) tokens.consume(mint(3_600), () => undefined)
+  for (let at = 0; at < 1_000; at += 1) tokens.consume(mint(3_600), USE, () => undefined)
   t.equal(store.collection('past-join-tokens').keys().length, 1_000, 'no more are remembered')
   t.equal(reasonOf(used), 'it is unknown or was already used', 'the oldest are forgotten')
   await clock.advance(31 * 24 * HOUR_MS)
-  tokens.consume(mint(3_600), () => undefined)
+  tokens.consume(mint(3_600), USE, () => undefined)
   t.equal(store.collection('past-join-tokens').keys().length, 1, 'and none for more than 30 days')
 })
 

@@ -6,6 +6,8 @@ export class Cable implements AsyncDisposable {
   readonly #server: Server
   readonly #sockets = new Set<Socket>()
   #isCut = false
+  #connections = 0
+  #answered = Number.POSITIVE_INFINITY
 
   private constructor(target: URL) {
     this.#server = createServer((near) => {
@@ -14,8 +16,12 @@ export class Cable implements AsyncDisposable {
         this.#sockets.add(socket)
         socket.on('error', () => undefined).on('close', () => this.#sockets.delete(socket))
       }
+      this.#connections += 1
+      const isAnswered = this.#connections <= this.#answered
+      let asked = 0
+      near.on('data', () => (asked += 1))
       this.#carry(near, far)
-      this.#carry(far, near)
+      this.#carry(far, near, () => isAnswered || asked < 2) // the first is a ClientHello
     })
   }
 
@@ -33,9 +39,15 @@ export class Cable implements AsyncDisposable {
     this.#isCut = true
   }
 
+  /** So many more TLS connections are as usual; of each later one all arrives at the server, and no answer at the client. */
+  loseAnswers({ after }: { after: number }): void {
+    this.#answered = this.#connections + after
+  }
+
   /** What was cut is not resumed: the ends must connect again. */
   mend(): void {
     this.#isCut = false
+    this.#answered = Number.POSITIVE_INFINITY
     for (const socket of this.#sockets) socket.destroy()
   }
 
@@ -44,8 +56,8 @@ export class Cable implements AsyncDisposable {
     await new Promise((resolve) => this.#server.close(resolve))
   }
 
-  #carry(from: Socket, to: Socket): void {
-    from.on('data', (bytes) => this.#isCut || to.write(bytes))
+  #carry(from: Socket, to: Socket, arrives = () => true): void {
+    from.on('data', (bytes) => this.#isCut || !arrives() || to.write(bytes))
     from.on('close', () => this.#isCut || to.destroy())
   }
 }

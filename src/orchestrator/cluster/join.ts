@@ -51,9 +51,11 @@ export async function joinMesh(
       remedy: 'Run `hedgerow token create --role cluster` on the root, then start with --token-file FILE.',
     })
   }
-  const { identity, url } = await enrol({ token, role: 'cluster', dir: path, clock, egress }, signal)
-  facts.put('root-url', url)
-  await store.database.pending // the identity is on disk already, and is nothing without it
+  const keep = async (url: string) => {
+    facts.put('root-url', url)
+    await store.database.pending
+  }
+  const { identity, url } = await enrol({ token, role: 'cluster', dir: path, keep, clock, egress }, signal)
   return { identity, rootUrl: options.rootUrl ?? url, name: clusterNameOf(identity, options.name) }
 }
 

@@ -9,9 +9,9 @@ import { provenInGrace } from '../../core/identity/grace.ts'
 import { issueNode, issueRelay } from '../../core/identity/issuer.ts'
 import { nodeIdOf } from '../../core/identity/principal.ts'
 import { parseToken } from '../../core/identity/token.ts'
-import { newEnrolment } from '../../core/identity/x509.ts'
 import type { Clock } from '../../core/kit/clock.ts'
 import { WebSocketAcceptor } from '../../core/kit/websocket-acceptor.ts'
+import { admit } from '../link/admission.ts'
 import type { JoinTokens } from '../link/join-tokens.ts'
 import { type App, reader, type Upgrade } from '../link/link-server.ts'
 import type { Enrolment as Enrolled } from '../link/messages.ts'
@@ -137,39 +137,48 @@ interface Enrolment {
 
 async function enrolNode({ token, csr, name }: Enrolment, parts: RouteParts) {
   const { identity, store, nodes, cordons, joinTokens, clock, onEnrolled } = parts
-  joinTokens.node.check(token) // cheap, so it comes before anything is signed
   const node = `${parts.name}/${name}`
-  const refuseIfTaken = () => {
-    if (nodes.isExpected(node)) throw nameTaken({ node }, 'a node of this name is connected')
-    const justJoined = Math.abs(clock.wall() - (store.nodes.get(name)?.enrolledAt ?? 0)) < JUST_JOINED_MS
-    if (justJoined) throw nameTaken({ node }, 'another machine has just joined under this name')
-  }
-  refuseIfTaken()
-  const enrolment = newEnrolment()
-  const chain = await issueNode(identity, csr, name, { clock, enrolment })
-  joinTokens.node.consume(token, () => {
-    refuseIfTaken()
-    const cordon = cordons.of(node) // a machine that was installed anew stays as it was left
-    store.nodes.put(name, { name, enrolledAt: clock.wall(), enrolment, ...(cordon === undefined ? {} : { cordon }) })
-  })
-  onEnrolled({ role: 'node', name, enrolment })
+  const { chain, enrolment, isNew } = await admit(
+    joinTokens.node,
+    { token, request: `${name}\n${csr}` },
+    {
+      refuseIfTaken: () => {
+        if (nodes.isExpected(node)) throw nameTaken({ node }, 'a node of this name is connected')
+        const justJoined = Math.abs(clock.wall() - (store.nodes.get(name)?.enrolledAt ?? 0)) < JUST_JOINED_MS
+        if (justJoined) throw nameTaken({ node }, 'another machine has just joined under this name')
+      },
+      enrolmentOf: () => store.nodes.get(name)?.enrolment,
+      sign: (_, enrolment) => issueNode(identity, csr, name, { clock, enrolment }),
+      record: (_, enrolment) => {
+        const cordon = cordons.of(node) // a machine that was installed anew stays as it was left
+        store.nodes.put(name, {
+          name,
+          enrolledAt: clock.wall(),
+          enrolment,
+          ...(cordon === undefined ? {} : { cordon }),
+        })
+      },
+    },
+  )
+  if (isNew) onEnrolled({ role: 'node', name, enrolment })
   return { ...remembered(store.nodes, name, chain), ca: identity.ca, node }
 }
 
 async function enrolRelay({ token, csr, name }: Enrolment, parts: RouteParts) {
   const { identity, store, relays, joinTokens, clock, onEnrolled } = parts
-  joinTokens.relay.check(token)
-  const refuseIfTaken = () => {
-    if (relays.isLinked(name)) throw nameTaken({ relay: name }, 'a relay of this name is connected')
-  }
-  refuseIfTaken()
-  const enrolment = newEnrolment()
-  const chain = await issueRelay(identity, csr, name, { clock, enrolment })
-  joinTokens.relay.consume(token, () => {
-    refuseIfTaken()
-    relays.enrolled(name, enrolment)
-  })
-  onEnrolled({ role: 'relay', name, enrolment })
+  const { chain, enrolment, isNew } = await admit(
+    joinTokens.relay,
+    { token, request: `${name}\n${csr}` },
+    {
+      refuseIfTaken: () => {
+        if (relays.isLinked(name)) throw nameTaken({ relay: name }, 'a relay of this name is connected')
+      },
+      enrolmentOf: () => store.relays.get(name)?.enrolment,
+      sign: (_, enrolment) => issueRelay(identity, csr, name, { clock, enrolment }),
+      record: (_, enrolment) => relays.enrolled(name, enrolment),
+    },
+  )
+  if (isNew) onEnrolled({ role: 'relay', name, enrolment })
   return { ...remembered(store.relays, name, chain), ca: identity.ca, relay: `${parts.name}/${name}` }
 }
 

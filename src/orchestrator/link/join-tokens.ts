@@ -1,14 +1,26 @@
+import { createHash } from 'node:crypto'
 import { MeshError } from '../../core/errors.ts'
 import { matchesToken, mintToken, parseToken, type JoinToken } from '../../core/identity/token.ts'
 import type { Clock } from '../../core/kit/clock.ts'
 import type { Collection, Store } from '../../core/kit/store.ts'
 
-interface TokenRecord {
-  hash: string
+interface Lifespan {
   expiresAt: number
   /** Milliseconds since 1970; absent in records of an earlier version. */
   mintedAt?: number
+}
+
+interface TokenRecord extends Lifespan {
+  hash: string
   /** The name of the cluster that joins with it; empty for nodes and relays, which choose theirs. */
+  subject: string
+}
+
+/** Who joined with a token, so that whoever did not get the answer may ask for it again. */
+interface Use extends Lifespan {
+  /** SHA-256 of what was asked for, hex. */
+  request: string
+  enrolment: string
   subject: string
 }
 
@@ -18,6 +30,8 @@ interface PastToken {
   /** Milliseconds since 1970. */
   at: number
   end: 'used' | 'expired'
+  /** Absent when it expired, or was used with an earlier version. */
+  use?: Use
 }
 
 /** Of the past, the newest are kept, for this long. */
@@ -81,13 +95,17 @@ export class JoinTokens {
     return { token, expiresAt }
   }
 
-  /** Does not use the token up. @throws MeshError TOKEN_INVALID or TOKEN_REFUSED; only a holder of the secret hears what became of it */
-  check(text: string): { id: string; subject: string } {
+  /**
+   * Does not use the token up. A token that was used is as good as before for the very same request, for as long as it would have lived:
+   * `joined` is the enrolment that it was used for.
+   * @throws MeshError TOKEN_INVALID or TOKEN_REFUSED; only a holder of the secret hears what became of it
+   */
+  check(text: string, request?: string): { id: string; subject: string; joined?: string } {
     const { role, id, secret, fingerprint } = parseToken(text)
     if (role !== this.#role) throw refused(`this is a token for a ${role}, but only a ${this.#role} can join here`)
     if (!this.#fingerprints().includes(fingerprint)) throw refused('the token belongs to another mesh')
     const record = this.#saved.get(id)
-    if (record === undefined) throw refused(this.#whyPast(id, secret))
+    if (record === undefined) return this.#checkPast(id, secret, request)
     if (!matchesToken(record.hash, secret)) throw refused(UNKNOWN)
     if (this.#isOver(id, record)) throw refused(this.#whyOver(record))
     return { id, subject: record.subject }
@@ -104,16 +122,20 @@ export class JoinTokens {
     return `it has expired ${lengthOf(Math.max(0, now - at))} ago, by the clock of its issuer (now ${timeOf(now)})`
   }
 
-  #whyPast(id: string, secret: string): string {
+  #checkPast(id: string, secret: string, request: string | undefined): { id: string; subject: string; joined: string } {
     const past = this.#past.get(id)
-    if (past === undefined || !matchesToken(past.hash, secret)) return UNKNOWN
-    return past.end === 'used' ? `it was already used, at ${timeOf(past.at)}` : this.#whyExpired(past.at)
+    if (past === undefined || !matchesToken(past.hash, secret)) throw refused(UNKNOWN)
+    if (past.end === 'expired') throw refused(this.#whyExpired(past.at))
+    const { use } = past
+    const isSame = use !== undefined && request !== undefined && use.request === digestOf(request)
+    if (!isSame || this.#isOver(id, use)) throw refused(`it was already used, at ${timeOf(past.at)}`)
+    return { id, subject: use.subject, joined: use.enrolment }
   }
 
   /** Within a transaction. */
   #end(id: string, past: PastToken): void {
     this.#saved.delete(id)
-    this.#endsAt.delete(id)
+    if (past.use === undefined) this.#endsAt.delete(id)
     this.#past.put(id, past)
     const kept = this.#oldestFirst
     const isNewest = kept !== undefined && past.at >= (kept.at(-1)?.at ?? 0)
@@ -131,15 +153,25 @@ export class JoinTokens {
     const excess = oldestFirst.length - PAST_TOKENS
     const kept = oldestFirst.findIndex(({ at }, place) => place >= excess && at >= since)
     const gone = oldestFirst.splice(0, kept === -1 ? oldestFirst.length : kept)
-    for (const { key } of gone) this.#past.delete(key)
+    for (const { key } of gone) {
+      this.#past.delete(key)
+      this.#endsAt.delete(key)
+    }
   }
 
-  /** Uses the token up and records who joined, in one transaction: of two at the same time one wins (SEC-8). */
-  consume(text: string, record: () => void): void {
-    this.#store.transaction(() => {
-      const { id } = this.check(text)
+  /**
+   * Uses the token up and records who joined, in one transaction: of two at the same time one wins (SEC-8). Two that bring the same
+   * request are one: the second learns of the first one's enrolment, and nothing is recorded again.
+   */
+  consume(text: string, { request, enrolment }: { request: string; enrolment: string }, record: () => void): string {
+    return this.#store.transaction(() => {
+      const { id, joined } = this.check(text, request)
+      if (joined !== undefined) return joined
       record()
-      this.#end(id, { hash: this.#saved.get(id)?.hash ?? '', at: this.#clock.wall(), end: 'used' })
+      const { hash, ...token } = this.#saved.get(id) as TokenRecord
+      const use = { ...token, request: digestOf(request), enrolment }
+      this.#end(id, { hash, at: this.#clock.wall(), end: 'used', use })
+      return enrolment
     })
   }
 
@@ -147,7 +179,7 @@ export class JoinTokens {
    * A token of an earlier process is judged by the wall clock. One that was made while that was ahead would be valid for as long as
    * the clock was wrong, so it does not count before the time at which it was made.
    */
-  #isOver(id: string, { expiresAt, mintedAt = 0 }: TokenRecord): boolean {
+  #isOver(id: string, { expiresAt, mintedAt = 0 }: Lifespan): boolean {
     const endsAt = this.#endsAt.get(id)
     if (endsAt !== undefined) return endsAt <= this.#clock.now()
     const now = this.#clock.wall()
@@ -156,6 +188,10 @@ export class JoinTokens {
 }
 
 const UNKNOWN = 'it is unknown or was already used'
+
+function digestOf(request: string): string {
+  return createHash('sha256').update(request).digest('hex')
+}
 
 function timeOf(ms: number): string {
   return new Date(ms).toISOString()

@@ -1,6 +1,6 @@
 import { MeshError } from '../../core/errors.ts'
 import type { Authority } from '../../core/identity/authority.ts'
-import { certificatesIn, keyIdOf, newEnrolment } from '../../core/identity/x509.ts'
+import { certificatesIn, keyIdOf } from '../../core/identity/x509.ts'
 import type { Clock } from '../../core/kit/clock.ts'
 import type { ClusterRecord, RootStore } from './root-store.ts'
 
@@ -16,22 +16,26 @@ export class ClusterIssuer {
     this.#clock = clock
   }
 
-  /** For a cluster that joins. What is to be written down comes with it, for the transaction that uses up its token. */
-  async enrol(name: string, csr: string): Promise<{ chain: string; record: ClusterRecord }> {
-    const record: ClusterRecord = { name, enrolledAt: this.#clock.wall(), enrolment: newEnrolment(), issuers: [] }
-    const chain = await this.#issue(record, csr)
-    return { chain, record: this.#with(record, chain) }
+  /** @throws MeshError CERTIFICATE_REFUSED */
+  issue(name: string, csr: string, enrolment: string | undefined): Promise<string> {
+    return this.#authority.issue(csr, { role: 'cluster', mesh: this.#authority.mesh, cluster: name }, enrolment)
+  }
+
+  /** Writes a cluster down that has joined: in the transaction that uses up its token. */
+  enrolled(name: string, enrolment: string, chain: string): void {
+    this.#put({ name, enrolledAt: this.#clock.wall(), enrolment, issuers: [] }, chain)
+  }
+
+  /** One more certificate of a cluster that is there. @throws MeshError CLUSTER_UNKNOWN */
+  renewed(name: string, chain: string): void {
+    this.#put(this.#recordOf(name), chain)
   }
 
   /** @throws MeshError CLUSTER_UNKNOWN, CERTIFICATE_REFUSED */
   async renew(name: string, csr: string): Promise<string> {
-    const chain = await this.#issue(this.#recordOf(name), csr)
-    this.#store.clusters.put(name, this.#with(this.#recordOf(name), chain))
+    const chain = await this.issue(name, csr, this.#recordOf(name).enrolment)
+    this.renewed(name, chain)
     return chain
-  }
-
-  #issue({ name, enrolment }: ClusterRecord, csr: string): Promise<string> {
-    return this.#authority.issue(csr, { role: 'cluster', mesh: this.#authority.mesh, cluster: name }, enrolment)
   }
 
   #recordOf(name: string): ClusterRecord {
@@ -40,10 +44,11 @@ export class ClusterIssuer {
     return record
   }
 
-  #with(record: ClusterRecord, chain: string): ClusterRecord {
+  #put(record: ClusterRecord, chain: string): void {
     const keyId = keyIdOf(chain)
     const until = certificatesIn(chain)[0]?.validToDate.getTime() ?? 0
-    const valid = record.issuers.filter((issuer) => issuer.until > this.#clock.wall())
-    return { ...record, issuers: keyId === undefined ? valid : [...valid, { keyId, until }] }
+    const others = record.issuers.filter((issuer) => issuer.until > this.#clock.wall() && issuer.keyId !== keyId)
+    const issuers = keyId === undefined ? others : [...others, { keyId, until }]
+    this.#store.clusters.put(record.name, { ...record, issuers })
   }
 }

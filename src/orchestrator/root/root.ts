@@ -13,6 +13,7 @@ import { Lifetime } from '../../core/kit/lifetime.ts'
 import type { Log } from '../../core/kit/log.ts'
 import { WebSocketAcceptor } from '../../core/kit/websocket-acceptor.ts'
 import type { Metrics } from '../../core/metrics.ts'
+import { admit } from '../link/admission.ts'
 import { JoinTokens } from '../link/join-tokens.ts'
 import { type App, LinkServer, reader, type Upgrade } from '../link/link-server.ts'
 import { Csr, Pem } from '../link/schemas.ts'
@@ -342,13 +343,21 @@ function openRoutes(app: App, parts: State & Scheduling): void {
   })
   app.post('/enrol', { ...open, bodyLimit: 16_384 }, async ({ body }) => {
     const { token, csr } = readEnrol(body)
-    const { subject: name } = joinTokens.check(token) // cheap, so it comes before anything is signed
-    refuseIfTaken(name, parts)
-    const { chain, record } = await issuer.enrol(name, csr)
-    joinTokens.consume(token, () => {
-      refuseIfTaken(name, parts)
-      store.clusters.put(name, record)
-    })
+    const {
+      subject: name,
+      chain,
+      isNew,
+    } = await admit(
+      joinTokens,
+      { token, request: csr },
+      {
+        refuseIfTaken: (cluster) => refuseIfTaken(cluster, parts),
+        enrolmentOf: (cluster) => store.clusters.get(cluster)?.enrolment,
+        sign: (cluster, enrolment) => issuer.issue(cluster, csr, enrolment),
+        record: (cluster, enrolment, chain) => issuer.enrolled(cluster, enrolment, chain),
+      },
+    )
+    if (!isNew) issuer.renewed(name, chain)
     return { chain, ca: authority.ca, name }
   })
 }

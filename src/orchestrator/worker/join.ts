@@ -45,9 +45,8 @@ export async function enrolNode(
   }
   await openPrivateDirectory(dir)
   try {
-    const joined = await enrol({ token, role, name, dir, clock, egress }, signal)
-    await replace(join(dir, URL_FILE), `${joined.url}\n`)
-    return joined
+    const keep = (at: string) => replace(join(dir, URL_FILE), `${at}\n`)
+    return await enrol({ token, role, name, dir, keep, clock, egress }, signal)
   } catch (error) {
     // the token of the first start is often still configured; it was used, and is not needed
     if (saved !== undefined && !saved.identity.isRevoked) return saved
