@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { CheckReport } from '../client/reports.ts'
-import { RESOLVER_VIP, vipToIPv4 } from '../core/model/address.ts'
+import { RESOLVER_VIP, vipToIPv4, type VipRange } from '../core/model/address.ts'
 import { DockerRuntime } from '../orchestrator/worker/docker/docker-runtime.ts'
 import { SecretFiles } from '../orchestrator/worker/secret-files.ts'
 import type { AgentContext } from './context.ts'
@@ -25,7 +25,7 @@ const DNS_PORT = 53
 /** Looks for a container engine before the first report to the cluster, and again while the agent runs. */
 export async function openContainers(
   { life, self, dir, config, clock, log }: AgentContext,
-  { vips }: Pick<NodeIdentity, 'vips'>,
+  { vips, loopback }: Pick<NodeIdentity, 'vips' | 'loopback'>,
   environment: Readonly<Record<string, string | undefined>>,
 ): Promise<Containers> {
   const { engine: setting, privileged, subnet } = config.containers
@@ -36,7 +36,7 @@ export async function openContainers(
   const runtime = new DockerRuntime({
     node: self,
     engine: { setting, environment, uid: process.getuid?.() },
-    network: { agent: `hedgerow-${digest.slice(0, 12)}`, bridge, subnet },
+    network: { agent: `hedgerow-${digest.slice(0, 12)}`, bridge, subnet, avoids: vipRanges(vips, loopback) },
     allowsPrivileged: privileged,
     resolvConf: limit === undefined ? await writeResolvConf(dir, vipToIPv4(vips, RESOLVER_VIP)) : undefined,
     seesVips: config.mode === 'host',
@@ -54,6 +54,10 @@ function limitOf({ mode, resolver: { port } }: AgentContext['config']): string |
     return 'containers can be called, but cannot call by name: VIPs are on the loopback of this machine (--mode host gives them addresses that containers reach)'
   if (port === 0 || port === DNS_PORT) return undefined
   return `containers cannot resolve names: resolv.conf cannot name port ${port} (agent.resolver.port)`
+}
+
+function vipRanges(...ranges: readonly VipRange[]): { cidr: string; of: string }[] {
+  return [...new Set(ranges.map(({ cidr4 }) => cidr4))].map((cidr) => ({ cidr, of: 'the VIPs' }))
 }
 
 /** What containers get as /etc/resolv.conf: the name server of this agent alone, which asks others for all other names. */

@@ -83,7 +83,10 @@ export class Instances implements LocalInstances {
   async adopt(needs: WorkerNeeds): Promise<void> {
     const config = this.#workerConfig(needs)
     await this.#work(config)
-    this.#context.life.defer(() => this.worker.close())
+    this.#context.life.defer(async () => {
+      await this.worker.close()
+      if (this.#isOwner) await this.containers.runtime?.close()
+    })
     this.#mayAssign.resolve()
   }
 

@@ -1,16 +1,29 @@
+import { basename } from 'node:path'
+import { emptyGroups, removeAbandoned } from '../core/kit/abandoned-cgroups.ts'
 import type { CgroupTree } from '../core/kit/cgroup.ts'
 import { Separation } from '../orchestrator/worker/separation.ts'
 import type { CheckReport } from '../client/reports.ts'
 import type { AgentContext } from './context.ts'
 
+/** Between the two looks at groups of agents that are gone. Smaller: a run that is being started could lose its group. */
+const LOOK_MS = 60_000
+
 /** Decides what separates the instances of this node, and says in the log what does not. @throws MeshError CONFIG_INVALID */
-export function openSeparation({ config, dir, log }: AgentContext): Separation {
+export function openSeparation({ config, dir, log, life, clock }: AgentContext): Separation {
   const separation = Separation.open({ setting: config.instanceUsers, uids: config.instanceUids, dir })
   if (separation.reason !== undefined) {
     log.warn('instances run as the user of the agent: nothing keeps them from its files and from each other', {
       reason: separation.reason,
     })
   }
+  const { cgroups } = separation
+  if (cgroups === undefined) return separation
+  const own = basename(cgroups.path)
+  life.spawn(async (signal) => {
+    const before = emptyGroups(own)
+    if (before.length > 0) await clock.sleep(LOOK_MS, signal)
+    if (!signal.aborted) removeAbandoned(before, emptyGroups(own))
+  }, 'control groups of agents that are gone')
   return separation
 }
 

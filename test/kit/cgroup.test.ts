@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'tap'
+import { emptyGroups, removeAbandoned } from '../../src/core/kit/abandoned-cgroups.ts'
 import { CgroupTree, hierarchiesHere, ownGroups } from '../../src/core/kit/cgroup.ts'
 import { setLimits, usageOf } from '../../src/core/kit/cgroup-controls.ts'
 
@@ -147,5 +148,34 @@ test('limits and figures by the files of both versions', (t) => {
   t.same(setLimits({ memory: join(dir, 'gone') }, limits), ['memory', 'cpu', 'pids'], 'so is what cannot be written')
   t.same(setLimits({}, {}), [], 'what is not asked for is not missed')
   t.equal(usageOf({ memory: join(dir, 'gone'), pids }), undefined, 'a group that is gone')
+  t.end()
+})
+
+test('what agents that are gone have left is removed, and nothing else', { skip }, (t) => {
+  const name = (digit: string) => `hedgerow-${String(process.pid).padStart(8, '0')}aaa${digit}`
+  const [gone, alive] = [CgroupTree.open(name('0')), CgroupTree.open(name('1'))]
+  if (!(gone instanceof CgroupTree) || !(alive instanceof CgroupTree)) return t.end()
+  const [run, busy] = [gone.make('run'), alive.make('busy')]
+  const child = spawn('sleep', ['60'], { stdio: 'ignore' })
+  t.teardown(() => {
+    child.kill('SIGKILL')
+    child.once('exit', () => void (busy.remove() && alive.remove()))
+  })
+  busy.add(child.pid as number)
+  const look = () =>
+    emptyGroups('hedgerow-000000000000').filter((path) => path.includes(name('0')) || path.includes(name('1')))
+  const before = look()
+  const late = gone.make('late')
+  removeAbandoned(before, look())
+  t.notOk(existsSync(run.path), 'empty at both looks')
+  t.ok(existsSync(late.path), 'a run that has just been given its group keeps it')
+  t.ok(existsSync(busy.path), 'so does one with a process')
+  removeAbandoned(look(), look())
+  t.notOk(existsSync(gone.path))
+  t.same(
+    emptyGroups(name('0')).filter((path) => path.includes(name('0'))),
+    [],
+    'its own groups are the agent’s affair',
+  )
   t.end()
 })

@@ -16,7 +16,8 @@ import { exitReason, healthFault } from '../../src/orchestrator/worker/docker/ex
 import { candidateSockets } from '../../src/orchestrator/worker/docker/find-engine.ts'
 import { imageOf, pullQuery } from '../../src/orchestrator/worker/docker/image.ts'
 import { justAfter, LogFrames } from '../../src/orchestrator/worker/docker/log-frames.ts'
-import { freeAddress, gatewayOf, holds, subnetOf } from '../../src/orchestrator/worker/docker/subnet.ts'
+import { ContainerNetwork, takenBridge } from '../../src/orchestrator/worker/docker/container-network.ts'
+import { collision, freeAddress, gatewayOf, holds, subnetOf } from '../../src/orchestrator/worker/docker/subnet.ts'
 import { statOf } from '../../src/orchestrator/worker/process-group.ts'
 import { ManualClock } from '../support/manual-clock.ts'
 import type { Ended, Running, Runtime } from '../../src/orchestrator/worker/runtime.ts'
@@ -82,6 +83,85 @@ t.test('addresses of containers', async (t) => {
   )
   for (const wrong of ['172.18.0.0', '172.18.0.0/33', '172.18.0.0/30', 'fd00::/64', '999.0.0.0/16'])
     t.equal(subnetOf(wrong), undefined, wrong)
+})
+
+t.test('a range that leads to something else', async (t) => {
+  const rows = [
+    { range: '10.30.4.0/24', other: '10.30.0.0/16', isFree: false },
+    { range: '10.0.0.0/8', other: '10.30.0.0/16', isFree: false },
+    { range: '192.168.0.0/16', other: '192.168.7.9/32', isFree: false },
+    { range: '10.31.0.0/16', other: '10.30.0.0/16', isFree: true },
+    { range: '10.31.0.0/16', other: 'fd00::/48', isFree: true },
+  ]
+  for (const { range, other, isFree } of rows) {
+    const subnet = subnetOf(range)
+    if (subnet === undefined) throw new Error('it is one')
+    const fault = collision(subnet, [{ cidr: other, of: 'the VIPs' }])
+    t.equal(fault, isFree ? undefined : `${range}, the range of containers, overlaps ${other}, the VIPs`)
+  }
+})
+
+t.test('a name of a bridge that somebody else has', async (t) => {
+  const devices = t.testdir({
+    idle: { bridge: {}, brif: {} },
+    used: { bridge: {}, brif: { veth0: '' } },
+    dummy: { address: '' },
+  })
+  t.equal(takenBridge('idle', devices), undefined, 'an engine has left it')
+  t.match(
+    takenBridge('used', devices),
+    /the interface used, .* belongs to somebody else: it is a bridge that is in use/,
+  )
+  t.match(takenBridge('dummy', devices), /it is no bridge/)
+  t.equal(takenBridge('absent', devices), undefined)
+})
+
+t.test('the network of the containers of an agent', async (t) => {
+  interface Network {
+    Labels: Record<string, string>
+    IPAM: { Config: { Subnet: string }[] }
+  }
+  const world = { network: undefined as Network | undefined, range: '172.18.0.0/16', isUsed: false }
+  const ours = (range: string): Network => ({
+    Labels: { 'hedgerow.agent': 'x' },
+    IPAM: { Config: [{ Subnet: range }] },
+  })
+  await using fake = await fakeEngine(async (request, response) => {
+    const { method = '' } = request
+    if (method === 'POST') {
+      let text = ''
+      for await (const chunk of request) text += String(chunk)
+      world.network = ours((JSON.parse(text) as Partial<Network>).IPAM?.Config[0]?.Subnet ?? world.range)
+    } else if (world.network === undefined) response.statusCode = 404
+    else if (method === 'DELETE' && world.isUsed) response.statusCode = 403
+    else if (method === 'DELETE') world.network = undefined
+    response.end(JSON.stringify(method === 'GET' ? (world.network ?? {}) : {}))
+  })
+  const { engine } = fake
+  const open = (subnet: string) => {
+    const avoids = [{ cidr: '10.30.0.0/16', of: 'the VIPs' }]
+    const network = new ContainerNetwork({ agent: 'x', bridge: 'br-hx', subnet, avoids })
+    return network.open(engine).then((found) => ({ network, range: found.cidr }))
+  }
+  const first = await open('auto')
+  t.equal(first.range, '172.18.0.0/16', 'the engine has found it')
+  t.equal((await open('172.25.0.0/24')).range, '172.25.0.0/24', 'another one is configured')
+  world.isUsed = true
+  t.equal((await open('172.26.0.0/24')).range, '172.25.0.0/24', 'it stays while containers are on it')
+  await first.network.remove(engine)
+  t.ok(world.network, 'the last agent leaves it to them, too')
+  world.isUsed = false
+  await first.network.remove(engine)
+  t.equal(world.network, undefined, 'nothing is left of it')
+
+  const isRefused = async (subnet: string, reason: RegExp) => t.match(await open(subnet).catch(explain), reason)
+  await isRefused('10.30.7.0/24', /overlaps 10\.30\.0\.0\/16, the VIPs; give another one in agent\.containers\.subnet/)
+  await isRefused('127.0.0.0/16', /overlaps 127\.0\.0\.1\/8, which lo has/)
+  world.range = '10.30.0.0/24'
+  await isRefused('auto', /overlaps 10\.30\.0\.0\/16, the VIPs/)
+  t.equal(world.network, undefined, 'and is not left there')
+  world.network = { ...ours('172.18.0.0/16'), Labels: {} }
+  await isRefused('auto', /the engine has a network x that is not this agent’s; remove it/)
 })
 
 t.test('what a container printed, out of frames', async (t) => {
@@ -167,14 +247,14 @@ t.test('the container of a service', async (t) => {
 })
 
 /** An engine that knows one image, as it is told to. */
-async function fakeEngine(answer: (request: IncomingMessage, response: ServerResponse) => void) {
+async function fakeEngine(answer: (request: IncomingMessage, response: ServerResponse) => unknown) {
   const dir = mkdtempSync(join(tmpdir(), 'hedgerow-fake-'))
   const asked: string[] = []
   const server = createServer((request, response) => {
     asked.push(`${request.method} ${request.url}`)
     if (request.url === '/version')
       response.end(JSON.stringify({ ApiVersion: '1.41', Version: '20.10', Arch: 'amd64' }))
-    else answer(request, response)
+    else void answer(request, response)
   })
   await once(server.listen(join(dir, 'sock')), 'listening')
   return {
@@ -328,7 +408,7 @@ t.test('a container that cannot be ended while the engine is away is removed whe
   const runtime = new DockerRuntime({
     node: 'edge/n1',
     engine: { setting: fake.path, environment: {}, uid: 0 },
-    network: { agent: 'hedgerow-x', bridge: 'br-hx', subnet: 'auto' },
+    network: { agent: 'hedgerow-x', bridge: 'br-hx', subnet: 'auto', avoids: [] },
     allowsPrivileged: false,
     resolvConf: undefined,
     seesVips: false,
@@ -375,7 +455,7 @@ t.test('an engine that goes and comes back', async (t) => {
     new DockerRuntime({
       node: 'edge/n1',
       engine: { setting, environment: {}, uid: 0 },
-      network: { agent: 'hedgerow-x', bridge: 'br-hx', subnet: 'auto' },
+      network: { agent: 'hedgerow-x', bridge: 'br-hx', subnet: 'auto', avoids: [] },
       allowsPrivileged: false,
       resolvConf: undefined,
       seesVips: false,

@@ -43,7 +43,7 @@ function withEngine(engine: Engine): void {
     const runtime = new DockerRuntime({
       node: 'edge/n1',
       engine: { setting: engine.path, environment: {}, uid: 0 },
-      network: { agent: `hedgerow-${agent}`, bridge: `br-h${agent}`, subnet: 'auto' },
+      network: { agent: `hedgerow-${agent}`, bridge: `br-h${agent}`, subnet: 'auto', avoids: [] },
       allowsPrivileged: false,
       resolvConf: undefined,
       seesVips: true,
@@ -195,7 +195,13 @@ function withEngine(engine: Engine): void {
       lines.map((_, i) => `line ${i}`),
       'no line is missing, none is there twice',
     )
+    const networks = () =>
+      text(['docker', 'network', 'ls', '--quiet', '--filter', 'label=hedgerow.agent=hedgerow-next'])
+    await next.runtime.close()
+    t.not(await networks(), '', 'while a container is on it, the network stays')
     await adopted.stop(0)
+    await next.runtime.close()
+    t.equal(await networks(), '', 'and goes with the agent')
     rmSync(next.dir, { recursive: true })
   })
 
@@ -291,7 +297,13 @@ t.test('unmodified images call by name, and are called under their own', { skip 
   t.same(await list(), [cart, front].toSorted())
   await mesh.control.api.call('DELETE', '/apps/shop.acme')
   await until(async () => (await list()).join() === '')
-  t.pass('nothing is left of an app that is deleted')
+  await mesh.stop('n1')
+  const networks = (await text(['docker', 'network', 'ls', '--format', '{{.Name}}'])).split('\n')
+  t.same(
+    networks.filter((name) => /^hedgerow-[0-9a-f]{12}$/.test(name)),
+    [],
+    'nothing is left of an app that is deleted and its agent',
+  )
 })
 
 async function until(isSo: () => boolean | Promise<boolean>): Promise<void> {

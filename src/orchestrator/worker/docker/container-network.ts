@@ -1,9 +1,10 @@
-import { readdirSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { MeshError } from '../../../core/errors.ts'
+import { interfacesHere } from '../../../core/kit/interfaces.ts'
 import { LABELS } from './container-body.ts'
 import { isStatus, type Engine } from './engine.ts'
-import { freeAddress, gatewayOf, holds, subnetOf, type Subnet } from './subnet.ts'
+import { collision, freeAddress, gatewayOf, holds, subnetOf, type Foreign, type Subnet } from './subnet.ts'
 
 /*
  * The bridge that the containers of one agent are on:
@@ -22,6 +23,8 @@ export interface NetworkOptions {
   bridge: string
   /** `auto`: a range that the engine finds free. */
   subnet: string
+  /** Ranges that lead to something else on this node. */
+  avoids: readonly Foreign[]
   random?: () => number
 }
 
@@ -98,6 +101,12 @@ export class ContainerNetwork {
     this.#taken.delete(address)
   }
 
+  /** At the end of the agent; while a container is on it, the engine keeps it. It is made again when it is needed. */
+  async remove(engine: Engine): Promise<void> {
+    if (this.#subnet === undefined) return
+    await engine.ask({ method: 'DELETE', path: `/networks/${this.name}` }).catch(() => undefined)
+  }
+
   /** Also of those that the engine has just attached. Without rights the engine's own rules must do, where it has some. */
   isolatePorts(): void {
     const ports = join('/sys/class/net', this.#options.bridge, 'brif')
@@ -108,23 +117,48 @@ export class ContainerNetwork {
     }
   }
 
+  /** One that has not the configured range any more is made anew, unless containers are on it. */
   async #open(engine: Engine): Promise<Subnet> {
-    this.#subnet = (await this.#inspected(engine)) ?? (await this.#made(engine))
+    const { subnet: wanted } = this.#options
+    const found = await this.#inspected(engine)
+    if (found === undefined || (wanted !== 'auto' && found.cidr !== wanted && (await this.#isDeleted(engine)))) {
+      this.#subnet = await this.#made(engine)
+    } else this.#subnet = found
+    this.#check(this.#subnet, this.#options.avoids)
     return this.#subnet
   }
 
   /** An address can be asked for only in a range that was asked for: the engine chooses one, and is then asked for that. */
   async #made(engine: Engine): Promise<Subnet> {
-    const { subnet: wanted } = this.#options
+    const { subnet: wanted, bridge, avoids } = this.#options
+    const taken = takenBridge(bridge)
+    if (taken !== undefined) throw new MeshError('RUNTIME_FAILED', { reason: taken })
     if (wanted === 'auto') await this.#create(engine, undefined)
     const subnet = wanted === 'auto' ? await this.#inspected(engine) : subnetOf(wanted)
     if (subnet === undefined)
       throw new MeshError('RUNTIME_FAILED', {
         reason: `the network of containers has no usable IPv4 range (${wanted})`,
       })
-    if (wanted === 'auto') await engine.ask({ method: 'DELETE', path: `/networks/${this.name}` })
+    if (wanted === 'auto') await this.#isDeleted(engine)
+    this.#check(subnet, [...avoids, ...(wanted === 'auto' ? [] : rangesHere(bridge))])
     await this.#create(engine, subnet)
     return subnet
+  }
+
+  #check(subnet: Subnet, avoids: readonly Foreign[]): void {
+    const fault = collision(subnet, avoids)
+    if (fault === undefined) return
+    throw new MeshError('RUNTIME_FAILED', { reason: `${fault}; give another one in agent.containers.subnet` })
+  }
+
+  async #isDeleted(engine: Engine): Promise<boolean> {
+    try {
+      await engine.ask({ method: 'DELETE', path: `/networks/${this.name}` })
+      return true
+    } catch (error) {
+      if (isStatus(error, 400, 403, 409)) return false
+      throw error
+    }
   }
 
   async #create(engine: Engine, subnet: Subnet | undefined): Promise<void> {
@@ -143,6 +177,10 @@ export class ContainerNetwork {
   async #inspected(engine: Engine): Promise<Subnet | undefined> {
     try {
       const network = (await engine.ask({ method: 'GET', path: `/networks/${this.name}` })) as InspectedNetwork
+      if (network.Labels?.[LABELS.agent] !== this.#options.agent)
+        throw new MeshError('RUNTIME_FAILED', {
+          reason: `the engine has a network ${this.name} that is not this agent’s; remove it`,
+        })
       return (network.IPAM?.Config ?? []).flatMap(({ Subnet: cidr = '' }) => subnetOf(cidr) ?? [])[0]
     } catch (error) {
       if (isStatus(error, 404)) return undefined
@@ -152,7 +190,25 @@ export class ContainerNetwork {
 }
 
 interface InspectedNetwork {
+  Labels?: Record<string, string>
   IPAM?: { Config?: { Subnet?: string }[] }
+}
+
+/** Why the engine cannot have a bridge of this name on this machine. One that is idle was left by an engine, which takes it up again. */
+export function takenBridge(bridge: string, devices = '/sys/class/net'): string | undefined {
+  const path = join(devices, bridge)
+  if (!existsSync(path)) return undefined
+  const isBridge = existsSync(join(path, 'bridge'))
+  if (isBridge && readdirSync(join(path, 'brif')).length === 0) return undefined
+  const what = isBridge ? 'a bridge that is in use' : 'no bridge'
+  return `the interface ${bridge}, which containers need, belongs to somebody else: it is ${what}`
+}
+
+/** Of the interfaces of this machine. */
+function rangesHere(bridge: string): Foreign[] {
+  return Object.entries(interfacesHere()).flatMap(([name, addresses = []]) =>
+    name === bridge ? [] : addresses.flatMap(({ cidr }) => (cidr === null ? [] : [{ cidr, of: `which ${name} has` }])),
+  )
 }
 
 /** Somebody else has put a container there. */

@@ -95,6 +95,11 @@ export class DockerRuntime implements Runtime {
     return this.#network.holds(address)
   }
 
+  /** The agent ends for good, as far as it knows: its bridge goes with its last container. */
+  async close(): Promise<void> {
+    if (this.#engine !== undefined) await this.#network.remove(this.#engine)
+  }
+
   refuses({ privileged }: ServiceSpec): string | undefined {
     if (this.#engine === undefined) return `runtime docker is not offered here: ${this.#reason}`
     if (privileged !== true || this.#options.allowsPrivileged) return undefined

@@ -5,12 +5,34 @@ export interface Subnet {
   readonly last: number
 }
 
-/** `172.18.0.0/16`, as engines write it. */
+/** `172.18.0.0/16`, as engines write it. Smaller than /29 there is no room for containers. */
 export function subnetOf(cidr: string): Subnet | undefined {
+  const range = rangeOf(cidr)
+  const count = range === undefined ? 0 : range.last - range.first + 1
+  return count < 8 || count > 2 ** 24 ? undefined : range
+}
+
+/** What a range of containers may not overlap, and whose that is. */
+export interface Foreign {
+  cidr: string
+  /** For people: `the VIPs`. */
+  of: string
+}
+
+/** Why containers cannot have these addresses. */
+export function collision({ cidr, first, last }: Subnet, others: readonly Foreign[]): string | undefined {
+  const met = others.find((other) => {
+    const range = rangeOf(other.cidr)
+    return range !== undefined && range.first <= last && range.last >= first
+  })
+  return met && `${cidr}, the range of containers, overlaps ${met.cidr}, ${met.of}`
+}
+
+function rangeOf(cidr: string): Subnet | undefined {
   const [, address = '', length] = /^(\d+\.\d+\.\d+\.\d+)\/(\d+)$/.exec(cidr) ?? []
   const bits = Number(length)
   const number = numberOf(address)
-  if (number === undefined || bits < 8 || bits > 29) return undefined
+  if (number === undefined || bits > 32) return undefined
   const size = 2 ** (32 - bits)
   const first = number - (number % size)
   return { cidr, first, last: first + size - 1 }
