@@ -1,6 +1,7 @@
 /**
  * What `npm test` runs: installs missing system tools, checks types, lint and format, runs the test files, and says
- * `N passed, N failed, N skipped` on the very last line.
+ * `N passed, N failed, N skipped` on the very last line. Beside each stands how long it took, and the processor time of all
+ * it started and waited for.
  *
  *     npm test                        everything
  *     npm test -- test/model          only these files or folders (no types, lint, format)
@@ -11,8 +12,9 @@
  * With CI=true a skip is a failure: a machine that cannot run a test has not passed it. Only a skip whose reason begins
  * with `optional:` is not: it has nothing to test there.
  */
-import { spawn, spawnSync } from 'node:child_process'
-import { globSync, statSync } from 'node:fs'
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
+import { globSync, readFileSync, statSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { join, resolve } from 'node:path'
 import { scriptOptions } from '../.config/script-options.ts'
@@ -34,11 +36,32 @@ const PATIENT =
 /** Files that need a Docker engine. */
 const CONTAINERS = /^test\/(lab\/docker|walks\/containers|orchestrator\/containers)\.test/
 
+/** The longest files of each lane, longest first: what begins last should be short, so that the lanes end together. */
+const LONGEST = `
+  lab/docker walks/containers lab/netcheck walks/failure walks/moves
+  walks/networks lab/networks-change walks/demo-loopback lab/fast-path faults/process
+  walks/rotation lab/paths walks/demo-namespaces walks/revoked-node walks/control
+  faults/output faults/memory package cli/cli docs/operations bench/control/control
+  docs/benchmarks docs/inline orchestrator/rotation orchestrator/silent-node orchestrator/containers
+  fuzz/fuzz faults/sockets orchestrator/cluster proxy/limits cli/usage timeouts docs/readme`
+  .split(/\s+/)
+  .map((name) => `test/${name}.test.ts`)
+/**
+ * The checks of types and lint are Go programs. Shared out over threads they do much of their work several times, and beside the
+ * lanes no processor is idle that would do it: on one thread, with fewer collections, they take half the processor time.
+ */
+const ON_ONE_THREAD = { GOMAXPROCS: '1', GOGC: '400' }
+/** Of a line of /proc/self/stat, after the name: the ticks that waited-for children spent, in the program and in the kernel. */
+const CHILDREN_TICKS = [13, 14]
+const TICKS_PER_SECOND = 100
+
 interface Outcome {
   count: Count
   skipped: string[]
   /** What failed, and what the file wrote to stderr. */
   lines: string[]
+  /** Seconds; unknown where there is no /proc. */
+  processorTime: number
 }
 
 const startedAt = performance.now()
@@ -63,13 +86,14 @@ sweep()
 sweepEngines()
 if (files.length === 0) fail(`no test file in ${wanted.join(', ')}`)
 if (process.env['HEDGEROW_TEST_LAUNCHER'] === undefined) buildPrograms() // a test may run this program, too
-if (wanted.length === 0) for (const check of ['typecheck', 'lint', 'format:check']) runCheck(check)
+const checks = wanted.length === 0 ? ['lint', 'typecheck', 'format:check'] : []
 const patient = files.filter((file) => PATIENT.test(file))
 const heavy = files.filter((file) => HEAVY.test(file) && !PATIENT.test(file))
 const light = files.filter((file) => !HEAVY.test(file))
+let childrenBefore = childrenSeconds()
 await Promise.all([
   runAll(() => heavy.shift() ?? patient.shift() ?? light.shift()),
-  runAll(() => light.shift() ?? patient.shift()),
+  runChecks().then(() => runAll(() => light.shift() ?? patient.shift())),
   runAll(() => patient.shift() ?? light.shift()),
 ])
 sweep()
@@ -82,15 +106,18 @@ if (process.env['CI'] === 'true' && skips.length > 0) {
   total.failed += refused
   total.skipped -= refused
 }
-say(`in ${((performance.now() - startedAt) / 1_000).toFixed(0)} s`)
+say(`in ${((performance.now() - startedAt) / 1_000).toFixed(0)} s, ${childrenSeconds().toFixed(0)} s of processor time`)
 say(`${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped`)
 process.exit(total.failed === 0 ? 0 : 1)
 
 function filesOf(paths: readonly string[]): string[] {
-  return paths.flatMap((path) => {
-    const isFolder = statSync(path, { throwIfNoEntry: false })?.isDirectory() === true
-    return globSync(isFolder ? `${path.replace(/\/$/, '')}/**/*.test.ts` : path).toSorted()
-  })
+  const place = (file: string) => (LONGEST.includes(file) ? LONGEST.indexOf(file) : LONGEST.length)
+  return paths
+    .flatMap((path) => {
+      const isFolder = statSync(path, { throwIfNoEntry: false })?.isDirectory() === true
+      return globSync(isFolder ? `${path.replace(/\/$/, '')}/**/*.test.ts` : path).toSorted()
+    })
+    .toSorted((a, b) => place(a) - place(b))
 }
 
 /** What tests start is what the package ships, which also costs less processor time to load. */
@@ -102,24 +129,34 @@ function buildPrograms(): void {
   else fail('npm run build -- --programs')
 }
 
-function runCheck(script: string): void {
-  const { status, stdout, stderr } = spawnSync('npm', ['run', '--silent', script], { encoding: 'utf8' })
-  if (status === 0) {
-    total.passed += 1
-    say(`ok      npm run ${script}`)
-  } else {
-    process.stdout.write(`${stdout}${stderr}`)
-    fail(`npm run ${script}`)
+async function runChecks(): Promise<void> {
+  for (const check of checks) {
+    const startedAt = performance.now()
+    const child = spawn('npm', ['run', '--silent', check], {
+      env: { ...process.env, ...ON_ONE_THREAD },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
+    const said: Buffer[] = []
+    for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk: Buffer) => said.push(chunk))
+    const seconds = processorTimeOf(child)
+    const [code] = (await once(child, 'close')) as [number | null]
+    if (code === 0) {
+      total.passed += 1
+      say(`ok      npm run ${check}  in ${wallAndProcessor(startedAt, await seconds)}`)
+    } else {
+      process.stdout.write(Buffer.concat(said))
+      fail(`npm run ${check}`)
+    }
   }
 }
 
 async function runAll(next: () => string | undefined): Promise<void> {
   for (let file = next(); file !== undefined; file = next()) {
     const fileStartedAt = performance.now()
-    const { count, skipped, lines } = await runFile(file)
+    const { count, skipped, lines, processorTime } = await runFile(file)
     for (const line of lines) say(line)
-    const seconds = ((performance.now() - fileStartedAt) / 1_000).toFixed(1)
-    say(`${count.failed === 0 ? 'ok    ' : 'NOT OK'}  ${file}  ${count.passed} passed in ${seconds} s`)
+    const took = wallAndProcessor(fileStartedAt, processorTime)
+    say(`${count.failed === 0 ? 'ok    ' : 'NOT OK'}  ${file}  ${count.passed} passed in ${took}`)
     total.passed += count.passed
     total.failed += count.failed
     total.skipped += count.skipped
@@ -133,6 +170,7 @@ async function runFile(file: string): Promise<Outcome> {
   const mark = { name: 'HEDGEROW_TEST_FILE', value: `${process.pid}-${filesStarted}` }
   const env = { ...process.env, TAP_TIMEOUT: String(FILE_TIMEOUT_SECONDS - 5), [mark.name]: mark.value }
   const child = spawn(process.execPath, [file], { env, stdio: ['ignore', 'pipe', 'pipe'] })
+  const processorTime = processorTimeOf(child)
   const ended = Promise.withResolvers<string>()
   child.on('close', (code, signal) => ended.resolve(signal ?? `code ${code}`))
   child.on('exit', (_code, signal) => {
@@ -145,7 +183,7 @@ async function runFile(file: string): Promise<Outcome> {
   const said: string[] = []
   createInterface({ input: child.stderr }).on('line', (line) => said.push(line))
   const counter = new TapCount()
-  const outcome: Outcome = { count: counter.count, skipped: [], lines: said }
+  const outcome: Outcome = { count: counter.count, skipped: [], lines: said, processorTime: Number.NaN }
   let isShown = false
   const follow = (line: string) => {
     const failedBefore = counter.count.failed
@@ -167,7 +205,30 @@ async function runFile(file: string): Promise<Outcome> {
     counter.count.failed += 1
     said.push(`${file} asserted nothing`)
   }
+  outcome.processorTime = await processorTime
   return outcome
+}
+
+/** The kernel adds up what children spent when one of them has ended: what is new in the sum is the last one's. */
+async function processorTimeOf(child: ChildProcess): Promise<number> {
+  await new Promise((resolve) => child.once('exit', resolve))
+  const before = childrenBefore
+  childrenBefore = childrenSeconds()
+  return childrenBefore - before
+}
+
+function childrenSeconds(): number {
+  try {
+    const fields = readFileSync('/proc/self/stat', 'latin1').split(') ')[1]?.split(' ') ?? []
+    return CHILDREN_TICKS.reduce((sum, at) => sum + Number(fields[at]), 0) / TICKS_PER_SECOND
+  } catch {
+    return Number.NaN // not Linux
+  }
+}
+
+function wallAndProcessor(startedAt: number, processorTime: number): string {
+  const wall = `${((performance.now() - startedAt) / 1_000).toFixed(1)} s`
+  return Number.isNaN(processorTime) ? wall : `${wall} (processor ${processorTime.toFixed(1)} s)`
 }
 
 function fail(what: string): void {
