@@ -47,6 +47,18 @@ t.test('a change of a record is told in the words of the history', async (t) => 
       to: { state: 'placed', node: node('west/n1') },
       told: ['moved'],
     },
+    {
+      why: 'another node, after some that did not take it',
+      from: { state: 'placed', was: { node: 'edge/n1' } },
+      to: { state: 'placed', node: node('edge/n3') },
+      told: ['moved'],
+    },
+    {
+      why: 'where it was, as no other has taken it',
+      from: { state: 'placed', was: { node: 'edge/n1' } },
+      to: { state: 'running', node: node('edge/n1') },
+      told: ['started', 'ready'],
+    },
     { why: 'its check fails', from: { state: 'running' }, to: { state: 'starting', detail: '503' }, told: ['unready'] },
     {
       why: 'it ended',

@@ -56,6 +56,8 @@ export class Assignments {
   /** Those with more than one run. */
   readonly #replacing = new Set<InstanceId>()
   readonly #index = new AssignmentIndex<AssignmentRecord>()
+  /** Their node was asked to take them and has not answered. */
+  readonly asking = new Set<InstanceId>()
 
   constructor(saved: Collection<AssignmentRecord>) {
     this.#saved = saved

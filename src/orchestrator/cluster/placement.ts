@@ -22,7 +22,7 @@ export interface PlacementParts {
   readonly dispatch: Dispatch
   readonly explanations: Explanations
   readonly rules: Rules
-  readonly root: Pick<RootLink, 'record'>
+  readonly root: Pick<RootLink, 'record' | 'reportChanged'>
   readonly log: Log
   readonly metrics: Metrics
 }
@@ -108,19 +108,23 @@ export class Placement {
         cause,
         movesTo: undefined,
       })
+      assignments.asking.add(id)
       const refusal = await dispatch.assign(node, assignments.get(id) as AssignmentRecord)
+      assignments.asking.delete(id)
       metrics.placements.labels(refusal === undefined ? 'placed' : 'refused').inc()
       if (refusal === undefined) {
         explanations.keep(id, decision, { request, candidates })
         log.info('instance placed', { instance: id, node: node.id, reason: decision.why })
-        if (assignments.get(id)?.wanted === false) dispatch.askToEnd(node, id) // withdrawn while it was being placed
+        const placed = assignments.get(id)
+        if (placed !== undefined) root.reportChanged(placed)
+        if (placed?.wanted === false) dispatch.askToEnd(node, id) // withdrawn while it was being placed
         return undefined
       }
       refusals.set(node.id, refusal)
-      root.record({ what: 'refused', instance: id, node: node.id, why: refusal })
       const now = assignments.get(id)
       if (now?.wanted === false) dispatch.end(now)
       else if (now?.node === node.id) dispatch.change(id, { node: undefined, state: 'requested' })
+      root.record({ what: 'refused', instance: id, node: node.id, why: refusal })
     }
   }
 

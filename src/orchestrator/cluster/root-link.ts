@@ -30,6 +30,7 @@ import { alsoOn, nodeViews, type AssignmentRecord, type Assignments, type Succes
 import type { EntryCache } from './entry-cache.ts'
 import type { Nodes } from './nodes.ts'
 import type { Publisher } from './publisher.ts'
+import { Untold } from './untold.ts'
 
 export interface RootLinkParts {
   /** `https://host:port` of the root. */
@@ -76,9 +77,7 @@ const SUMMARY_MS = 200
 /** The cluster's link to the root. While it is down the cluster goes on by itself. */
 export class RootLink implements AsyncDisposable {
   readonly #parts: RootLinkParts
-  readonly #changed = new Set<InstanceId>()
-  readonly #ended = new Map<InstanceId, LocatedReport>()
-  #events: (Omit<ClusterEvent, 'agoMs'> & { at: number })[] = []
+  readonly #untold = new Untold()
   readonly #learning = new Map<InterestKey, Promise<void>>()
   #link: ToRoot | undefined
   #reportTimer: NodeJS.Timeout | undefined
@@ -164,29 +163,29 @@ export class RootLink implements AsyncDisposable {
 
   /** Reports the instance to the root soon, in the state that it has then. */
   reportChanged({ assignment }: AssignmentRecord): void {
-    this.#changed.add(assignment.instance)
+    this.#untold.changed(assignment.instance)
     this.#reportSoon()
   }
 
   /** Reports to the root soon that the instance has left this cluster. */
   reportEnded({ assignment, restarts }: AssignmentRecord): void {
     const { instance, generation } = assignment
-    this.#ended.set(instance, { report: { instance, generation, state: 'stopped', restarts } })
+    this.#untold.ended({ report: { instance, generation, state: 'stopped', restarts } })
     this.#reportSoon()
   }
 
   /** Tells the root soon, or when it is back, of something that reports do not show. The oldest are left out if it is away for long. */
-  record(event: Omit<ClusterEvent, 'agoMs'>): void {
-    const { why, ...rest } = event
+  record({ why, ...rest }: Omit<ClusterEvent, 'agoMs'>): void {
     const cut = why === undefined ? {} : { why: why.slice(0, 500) }
-    this.#events.push({ ...rest, ...cut, at: this.#parts.clock.now() })
-    if (this.#events.length > MAX_EVENTS) this.#events.shift()
+    const event = { ...rest, ...cut, at: this.#parts.clock.now() }
+    this.#untold.happened(event, this.isUp ? this.#reportOf : undefined)
     this.#reportSoon()
   }
 
   /** Asks the root to place the instance elsewhere. False, and nothing sent, while the link is down. */
   handBack({ assignment }: AssignmentRecord, reason: string): boolean {
     if (!this.isUp) return false
+    if (this.#untold.hasEventsOf(assignment.instance)) this.#sendReports() // who refused it is told before
     this.#link?.notify('handback', { instance: assignment.instance, reason: reason.slice(0, 2_000) })
     return true
   }
@@ -245,8 +244,7 @@ export class RootLink implements AsyncDisposable {
       instances: ours.map(({ instance, generation }) => ({ instance, generation })),
       keys: [...new Set([...entryCache.keys(), ...ours.map(({ spec }) => interestOf(spec.id))])],
     })
-    this.#ended.clear() // hello listed what is still here
-    for (const { instance } of ours) this.#changed.add(instance)
+    this.#untold.again(ours.map(({ instance }) => instance)) // hello listed what is still here
     this.#reportSoon()
     listener.welcomed(welcome)
   }
@@ -269,22 +267,14 @@ export class RootLink implements AsyncDisposable {
   }
 
   #sendReports(): void {
-    this.#sendEvents()
-    const changed = [...this.#changed].flatMap((id) => this.#reportOf(this.#parts.assignments.get(id)))
-    const standings = [...this.#ended.values(), ...changed]
-    this.#changed.clear()
-    this.#ended.clear()
-    for (let start = 0; start < standings.length; start += SENT_AT_ONCE) {
-      this.#link?.notify('standings', { standings: standings.slice(start, start + SENT_AT_ONCE) })
-    }
-  }
-
-  #sendEvents(): void {
     const now = this.#parts.clock.now()
-    const events = this.#events.map(({ at, ...event }) => ({ ...event, agoMs: Math.max(0, Math.round(now - at)) }))
-    this.#events = []
-    for (let start = 0; start < events.length; start += SENT_AT_ONCE)
-      this.#link?.notify('events', { events: events.slice(start, start + SENT_AT_ONCE) })
+    for (const { reports, events } of this.#untold.take(this.#reportOf)) {
+      for (let start = 0; start < reports.length; start += SENT_AT_ONCE)
+        this.#link?.notify('standings', { standings: reports.slice(start, start + SENT_AT_ONCE) })
+      const told = events.map(({ at, ...event }) => ({ ...event, agoMs: Math.max(0, Math.round(now - at)) }))
+      for (let start = 0; start < told.length; start += SENT_AT_ONCE)
+        this.#link?.notify('events', { events: told.slice(start, start + SENT_AT_ONCE) })
+    }
   }
 
   /** Within the bounds of a message, also after a step of the clock. */
@@ -292,11 +282,14 @@ export class RootLink implements AsyncDisposable {
     return Math.min(Math.max(0, Math.round(at - this.#parts.clock.wall())), MAX_RETRY_MS)
   }
 
-  #reportOf(record: AssignmentRecord | undefined): LocatedReport[] {
-    if (record === undefined) return []
+  readonly #reportOf = (id: InstanceId): LocatedReport | undefined => {
+    const { assignments, reachOf } = this.#parts
+    const record = assignments.get(id)
+    if (record === undefined) return undefined
     const { assignment, state, detail, restarts, retryAt, noOtherNode, successor, violation, cause } = record
     const { instance, generation, epoch } = assignment
-    const node = record.node === undefined ? undefined : this.#parts.reachOf(record.node)
+    // a node that has not accepted may refuse it yet
+    const node = record.node === undefined || assignments.asking.has(id) ? undefined : reachOf(record.node)
     const report = {
       instance,
       generation,
@@ -307,22 +300,18 @@ export class RootLink implements AsyncDisposable {
       ...(retryAt === undefined ? {} : { retryInMs: this.#msUntil(retryAt) }), // the clocks differ
     }
     const also = alsoOn(record)
-    return [
-      {
-        report,
-        ...(node === undefined ? {} : { node }),
-        ...(noOtherNode === undefined ? {} : { noOtherNode }),
-        ...(successor === undefined ? {} : { successor: toldOf(successor) }),
-        ...(also.length === 0 ? {} : { also }),
-        ...(violation === undefined ? {} : { violation }),
-        ...(cause === undefined ? {} : { cause }),
-      },
-    ]
+    return {
+      report,
+      ...(node === undefined ? {} : { node }),
+      ...(noOtherNode === undefined ? {} : { noOtherNode }),
+      ...(successor === undefined ? {} : { successor: toldOf(successor) }),
+      ...(also.length === 0 ? {} : { also }),
+      ...(violation === undefined ? {} : { violation }),
+      ...(cause === undefined ? {} : { cause }),
+    }
   }
 }
 
-/** While the root is away. Smaller forgets sooner what happened meanwhile. */
-const MAX_EVENTS = 2_000
 /** The most keys in one message. */
 const MAX_FORGET = 10_000
 

@@ -11,6 +11,7 @@ import { eventsOf } from './events/event-changes.ts'
 import { isEventWord, type EventSink } from './events/event.ts'
 import { heardOf, refusedOf, runsAtFormer } from './former-place.ts'
 import { changeInstance, deleteInstance } from './instance-records.ts'
+import type { MoveCause } from '../spec.ts'
 import { runsAfter } from './jobs/runs.ts'
 import type { NodeDirectory } from './node-directory.ts'
 import type { Reconciler } from './reconciler.ts'
@@ -105,26 +106,23 @@ export class ClusterMessages implements ClusterListener {
         nodes.refreshSoon(name)
         reconciler.retry()
       },
-      standings: ({ standings }) => {
-        const take = async () => {
-          if (!this.#isClosed) this.#takeReports(name, standings)
-        }
-        reconciler.together(take).catch((error: unknown) => this.#notTaken(error))
-      },
-      handback: ({ instance, reason }) => {
-        const record = store.instances.get(instance)
-        if (record?.cluster !== name) return
-        log.warn('instance handed back by its cluster', { instance, cluster: name, reason })
-        events.record({ instance, cluster: name, what: 'refused', by: 'cluster', why: reason })
-        this.#unplace(record)
-        reconciler.placing.refuse(instance, name)
-        reconciler.publish(record.service)
-        reconciler.touch(record.service)
-      },
+      standings: ({ standings }) => this.#inOrder(() => this.#takeReports(name, standings)),
+      handback: ({ instance, reason }) =>
+        this.#inOrder(() => {
+          const record = store.instances.get(instance)
+          if (record?.cluster !== name) return
+          log.warn('instance handed back by its cluster', { instance, cluster: name, reason })
+          events.record({ instance, cluster: name, what: 'refused', by: 'cluster', why: reason })
+          this.#unplace(record)
+          reconciler.placing.refuse(instance, name)
+          reconciler.publish(record.service)
+          reconciler.touch(record.service)
+        }),
       trust: ({ trust }) => rotation.heard(name, trust),
-      events: ({ events }) => {
-        for (const event of events) this.#takeEvent(name, event)
-      },
+      events: ({ events }) =>
+        this.#inOrder(() => {
+          for (const event of events) this.#takeEvent(name, event)
+        }),
       enrolled: ({ enrolment }) => {
         this.#enrolled(name, enrolment)
         if (enrolment.role === 'node')
@@ -135,6 +133,14 @@ export class ClusterMessages implements ClusterListener {
         for (const key of keys) subscribed?.delete(key)
       },
     }
+  }
+
+  /** As the cluster sent it, and in one transaction with what else comes in the same turn. */
+  #inOrder(work: () => void): void {
+    const take = async () => {
+      if (!this.#isClosed) work()
+    }
+    this.#parts.reconciler.together(take).catch((error: unknown) => this.#notTaken(error))
   }
 
   /** All enrolments of a cluster: what it no longer has is forgotten here too. */
@@ -268,7 +274,7 @@ export class ClusterMessages implements ClusterListener {
       ...(detail === undefined ? {} : { detail }),
       ...(epoch === undefined ? {} : { epoch }),
       ...(retryInMs === undefined ? {} : { retryAt: clock.wall() + retryInMs }),
-      ...(node === undefined ? {} : { node }),
+      ...(node === undefined ? wasOf(record) : { node }),
       ...(noOtherNode === true ? { noOtherNode } : {}),
       ...(successor === undefined ? {} : { successor, servingGeneration: report.generation }),
       ...(also === undefined ? {} : { also }),
@@ -343,6 +349,14 @@ function nodesOf({ node, successor, also = [] }: LocatedReport): NodeId[] {
   return [...also, ...[node?.id, successor?.node].filter((id) => id !== undefined)]
 }
 
+/** The place that it had last, while it has none; and who wanted it elsewhere. */
+function wasOf({ node, was, movesTo }: InstanceRecord): Pick<InstanceRecord, 'was'> {
+  if (node !== undefined) return { was: { node: node.id } }
+  if (was !== undefined) return { was }
+  const { from, cause }: { from?: NodeId; cause?: MoveCause } = movesTo ?? {}
+  return from === undefined ? {} : { was: { node: from, ...(cause === undefined ? {} : { cause }) } }
+}
+
 /** What each report says anew. */
 function withoutReported(record: InstanceRecord): Omit<InstanceRecord, (typeof REPORTED)[number]> {
   const rest: Partial<InstanceRecord> = { ...record }
@@ -352,6 +366,7 @@ function withoutReported(record: InstanceRecord): Omit<InstanceRecord, (typeof R
 
 const REPORTED = [
   'node',
+  'was',
   'detail',
   'epoch',
   'retryAt',

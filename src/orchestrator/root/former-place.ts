@@ -45,6 +45,7 @@ function withFormer(record: InstanceRecord): InstanceRecord {
 const NOWHERE = {
   cluster: undefined,
   node: undefined,
+  was: undefined,
   detail: undefined,
   noOtherNode: undefined,
   violation: undefined,

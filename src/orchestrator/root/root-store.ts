@@ -69,6 +69,8 @@ export interface InstanceRecord {
   /** The cluster that runs it, or was asked to. */
   cluster?: string
   node?: NodeReach
+  /** While its cluster looks for another node: the one that it had. `cause`: who wanted it elsewhere, and why. */
+  was?: { node: NodeId; cause?: MoveCause }
   /** Its node is lost, and its cluster has no other that can take it. */
   noOtherNode?: true
   /** Which constraint it does not keep to; for people. */

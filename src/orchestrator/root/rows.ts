@@ -132,6 +132,7 @@ export function instanceRow(
     isFurther: _isFurther,
     asked: _asked,
     movesTo: _movesTo,
+    was: _was,
     ...record
   } = servingOf(stored)
   const service = store.services.get(stored.service)

@@ -34,7 +34,7 @@ export function eventsOf(before: InstanceRecord, after: InstanceRecord, { why, c
   if (isNewer || waitsNoMore) events.push({ ...told, what: 'updated', by: 'reconciler', why: why ?? howUpdated(after) })
   if (after.waits !== undefined && after.waits !== before.waits)
     events.push({ ...told, what: 'stuck', by: 'cluster', why: after.waits })
-  if (after.node !== undefined && after.node.id !== before.node?.id)
+  if (after.node !== undefined && after.node.id !== (before.node?.id ?? before.was?.node))
     events.push({ ...told, ...placedOf(before, { why, cause }) })
   if (after.restarts > before.restarts)
     events.push({ ...told, what: 'restarted', by: 'worker', why: after.detail ?? before.detail })
@@ -70,13 +70,17 @@ function replacedOf(before: InstanceRecord, after: InstanceRecord): Omit<NewEven
 }
 
 /** A place that it had before counts, also one from which it was lost or which it has just left. */
-function placedOf(before: InstanceRecord, { why, cause = before.former?.cause ?? before.movesTo?.cause }: Known) {
-  const { node, former, movesTo, leftOn = [] } = before
-  const from = node?.id ?? former?.node?.id ?? movesTo?.from ?? leftOn.at(-1)?.node
+function placedOf(before: InstanceRecord, { why, cause = causeOf(before) }: Known) {
+  const { node, was, former, movesTo, leftOn = [] } = before
+  const from = node?.id ?? was?.node ?? former?.node?.id ?? movesTo?.from ?? leftOn.at(-1)?.node
   if (from === undefined) return { what: 'placed', by: 'cluster', why } as const
   const { by = 'cluster' } = cause ?? {}
   const known = cause?.why ?? why ?? (hasGone(before) ? before.detail : undefined)
   return { what: 'moved', by, why: known === undefined ? `from ${from}` : `from ${from}; ${known}` } as const
+}
+
+function causeOf({ former, movesTo, was }: InstanceRecord): MoveCause | undefined {
+  return former?.cause ?? movesTo?.cause ?? was?.cause
 }
 
 function hasGone({ state }: InstanceRecord): boolean {
