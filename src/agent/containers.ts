@@ -3,6 +3,8 @@ import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { CheckReport } from '../client/reports.ts'
 import { RESOLVER_VIP, vipToIPv4, type VipRange } from '../core/model/address.ts'
+import { mayUseNft, systemNft } from '../../proxy/intercept/nft.ts'
+import { ContainerGuard } from '../orchestrator/worker/docker/container-guard.ts'
 import { DockerRuntime } from '../orchestrator/worker/docker/docker-runtime.ts'
 import { SecretFiles } from '../orchestrator/worker/secret-files.ts'
 import type { AgentContext } from './context.ts'
@@ -12,6 +14,7 @@ import type { NodeIdentity } from './node-identity.ts'
 export interface Containers {
   /** Absent: switched off. */
   readonly runtime: DockerRuntime | undefined
+  readonly guard: ContainerGuard | undefined
   /** The bridge of the containers, whose neighbours may call; in host mode only. */
   readonly interfaces: readonly string[]
   /** Why containers cannot call by name, where they cannot. */
@@ -29,24 +32,34 @@ export async function openContainers(
   environment: Readonly<Record<string, string | undefined>>,
 ): Promise<Containers> {
   const { engine: setting, privileged, subnet } = config.containers
-  if (setting === 'off') return { runtime: undefined, interfaces: [], limit: undefined }
+  if (setting === 'off') return { runtime: undefined, guard: undefined, interfaces: [], limit: undefined }
   const digest = createHash('sha256').update(dir).digest('hex')
   const bridge = `br-h${digest.slice(0, 10)}` // as other bridges of containers are called: never an address of the node
   const limit = limitOf(config)
+  const child = log.child({ part: 'containers' })
+  const guard = new ContainerGuard({
+    name: `hedgerow_containers_${digest.slice(0, 12)}`,
+    bridge,
+    vips4: vips.cidr4,
+    vips6: vips.cidr6,
+    apply: mayUseNft() ? (rules) => systemNft.apply(rules) : undefined,
+    log: child,
+  })
   const runtime = new DockerRuntime({
     node: self,
     engine: { setting, environment, uid: process.getuid?.() },
     network: { agent: `hedgerow-${digest.slice(0, 12)}`, bridge, subnet, avoids: vipRanges(vips, loopback) },
+    guard,
     allowsPrivileged: privileged,
     resolvConf: limit === undefined ? await writeResolvConf(dir, vipToIPv4(vips, RESOLVER_VIP)) : undefined,
     seesVips: config.mode === 'host',
     secretFiles: new SecretFiles(dir, 'containers'),
     clock,
-    log: log.child({ part: 'containers' }),
+    log: child,
   })
   await runtime.refresh()
   life.every(LOOK_MS, () => runtime.refresh(), 'container engine')
-  return { runtime, interfaces: config.mode === 'host' ? [bridge] : [], limit }
+  return { runtime, guard, interfaces: config.mode === 'host' ? [bridge] : [], limit }
 }
 
 function limitOf({ mode, resolver: { port } }: AgentContext['config']): string | undefined {
@@ -68,9 +81,13 @@ async function writeResolvConf(dir: string, address: string): Promise<string> {
 }
 
 /** For `check`: not a fault where nothing asks for containers. */
-export function containersCheck({ runtime, limit }: Containers): CheckReport['checks'][number] {
+export function containersCheck({ runtime, guard, limit }: Containers): CheckReport['checks'][number] {
   const check = 'containers'
   if (runtime === undefined) return { check, ok: true, finding: 'off (agent.containers.engine)' }
   if (!runtime.isOffered) return { check, ok: true, finding: `not offered: ${runtime.finding}` }
-  return { check, ok: true, finding: [runtime.finding, ...(limit === undefined ? [] : [limit])].join('; ') }
+  const missing = [
+    ...(limit === undefined ? [] : [limit]),
+    ...(guard?.reason === undefined ? [] : [`egress none is not offered: ${guard.reason}`]),
+  ]
+  return { check, ok: true, finding: [runtime.finding, ...missing].join('; ') }
 }

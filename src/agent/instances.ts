@@ -126,11 +126,13 @@ export class Instances implements LocalInstances {
     this.#isOwner = false
     this.#mayAssign = Promise.withResolvers()
     await this.worker.letGo()
+    this.containers.runtime?.release()
   }
 
   /** The successor is lost: looks after the instances again. */
   async takeBack(): Promise<void> {
     this.#isOwner = true
+    await this.containers.runtime?.takeBack()
     if (this.#adopted !== undefined) await this.#work(this.#adopted.config)
     this.#mayAssign.resolve()
   }

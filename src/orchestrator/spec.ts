@@ -153,6 +153,8 @@ export interface ServiceSpec {
   registrySecret?: string
   /** The container has the rights of the machine's root. */
   privileged?: true
+  /** It reaches VIPs and the name server only; everything when absent. */
+  egress?: 'none'
   memoryMb: number
   vcpus: number
   vgpus: number

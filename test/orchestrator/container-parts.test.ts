@@ -16,6 +16,8 @@ import { exitReason, healthFault } from '../../src/orchestrator/worker/docker/ex
 import { candidateSockets } from '../../src/orchestrator/worker/docker/find-engine.ts'
 import { imageOf, pullQuery } from '../../src/orchestrator/worker/docker/image.ts'
 import { justAfter, LogFrames } from '../../src/orchestrator/worker/docker/log-frames.ts'
+import { ContainerGuard } from '../../src/orchestrator/worker/docker/container-guard.ts'
+import { macOf } from '../../src/orchestrator/worker/docker/container-rules.ts'
 import { ContainerNetwork, takenBridge } from '../../src/orchestrator/worker/docker/container-network.ts'
 import { collision, freeAddress, gatewayOf, holds, subnetOf } from '../../src/orchestrator/worker/docker/subnet.ts'
 import { statOf } from '../../src/orchestrator/worker/process-group.ts'
@@ -246,6 +248,53 @@ t.test('the container of a service', async (t) => {
   )
 })
 
+const TABLE = { name: 'hedgerow_x', bridge: 'br-hx', vips4: '10.30.0.0/16', vips6: undefined }
+function guardWith(apply?: (rules: string) => Promise<void>): ContainerGuard {
+  return new ContainerGuard({ ...TABLE, apply, log: silentLog })
+}
+
+t.test('rules for containers', async (t) => {
+  const [open, closed] = ['172.18.0.9', '172.18.1.255'].map((ipv4, i) => ({
+    mac: macOf(ipv4),
+    ipv4,
+    isClosed: i === 1,
+  }))
+  if (open === undefined || closed === undefined) throw new Error('both are there')
+  const texts: string[] = []
+  const guard = guardWith(async (rules) => void texts.push(rules))
+  await guard.open()
+  t.equal(guard.reason, undefined)
+  t.match(texts.splice(0).join(), /create table inet hedgerow_x_trial\n[^]*delete table inet hedgerow_x_trial\n$/)
+
+  await guard.admit(open)
+  const [first = ''] = texts.splice(0)
+  t.match(first, /add element inet hedgerow_x own4 \{ 02:42:ac:12:00:09 \. 172\.18\.0\.9 \}/)
+  t.notMatch(first, /ct state/, 'connections are not tracked for those that are not closed')
+  await guard.admit(closed)
+  const [both = ''] = texts.splice(0)
+  t.match(both, /own4 \{ 02:42:ac:12:00:09 \. 172\.18\.0\.9, 02:42:ac:12:01:ff \. 172\.18\.1\.255 \}/)
+  t.match(both, /closed \{ 02:42:ac:12:01:ff \}/)
+  t.match(both, /inside iifname "br-hx" ether saddr @closed ct state .* ip daddr != 10\.30\.0\.0\/16 reject/)
+
+  guard.pause()
+  guard.release(open.ipv4)
+  await guard.keep()
+  t.same(texts, [], 'while a successor has them')
+  guard.resume()
+  guard.release(closed.ipv4)
+  await guard.close()
+  t.equal(texts.at(-1), 'add table inet hedgerow_x\ndelete table inet hedgerow_x\n', 'nothing is left of it')
+
+  const without = guardWith()
+  await without.open()
+  t.match(without.reason, /may not set rules of nftables/)
+  const refused = guardWith(() => Promise.reject(new Error('no such table')))
+  await refused.open()
+  t.equal(refused.reason, 'nft: no such table')
+  await refused.admit(open)
+  t.pass('containers run all the same')
+})
+
 /** An engine that knows one image, as it is told to. */
 async function fakeEngine(answer: (request: IncomingMessage, response: ServerResponse) => unknown) {
   const dir = mkdtempSync(join(tmpdir(), 'hedgerow-fake-'))
@@ -409,6 +458,7 @@ t.test('a container that cannot be ended while the engine is away is removed whe
     node: 'edge/n1',
     engine: { setting: fake.path, environment: {}, uid: 0 },
     network: { agent: 'hedgerow-x', bridge: 'br-hx', subnet: 'auto', avoids: [] },
+    guard: guardWith(),
     allowsPrivileged: false,
     resolvConf: undefined,
     seesVips: false,
@@ -456,6 +506,7 @@ t.test('an engine that goes and comes back', async (t) => {
       node: 'edge/n1',
       engine: { setting, environment: {}, uid: 0 },
       network: { agent: 'hedgerow-x', bridge: 'br-hx', subnet: 'auto', avoids: [] },
+      guard: guardWith(),
       allowsPrivileged: false,
       resolvConf: undefined,
       seesVips: false,

@@ -1,5 +1,8 @@
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs'
+import { once } from 'node:events'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
@@ -8,6 +11,8 @@ import { Engine, lackingDockerd } from '../docker-engine.ts'
 import { run, text } from '../../src/lab/program.ts'
 import { silentLog } from '../../src/core/kit/log.ts'
 import { DockerRuntime } from '../../src/orchestrator/worker/docker/docker-runtime.ts'
+import { ContainerGuard } from '../../src/orchestrator/worker/docker/container-guard.ts'
+import { systemNft } from '../../proxy/intercept/nft.ts'
 import { SecretFiles } from '../../src/orchestrator/worker/secret-files.ts'
 import type { Running, Trace } from '../../src/orchestrator/worker/runtime.ts'
 import { wholeMesh } from '../walks/mesh.ts'
@@ -40,10 +45,19 @@ else {
 
 function withEngine(engine: Engine): void {
   const runtimeFor = async (agent: string, more: { resolvConf?: string; allowsPrivileged?: boolean } = {}) => {
+    const guard = new ContainerGuard({
+      name: `hedgerow_${agent}`,
+      bridge: `br-h${agent}`,
+      vips4: '10.30.0.0/16',
+      vips6: undefined,
+      apply: (rules) => systemNft.apply(rules),
+      log: silentLog,
+    })
     const runtime = new DockerRuntime({
       node: 'edge/n1',
       engine: { setting: engine.path, environment: {}, uid: 0 },
       network: { agent: `hedgerow-${agent}`, bridge: `br-h${agent}`, subnet: 'auto', avoids: [] },
+      guard,
       allowsPrivileged: false,
       resolvConf: undefined,
       seesVips: true,
@@ -264,13 +278,15 @@ t.test('unmodified images call by name, and are called under their own', { skip 
     [
       service('cart', { cmd: ['sh', '-c', SERVER.replaceAll('$', '$$$$')], port: '8080:80' }),
       service('front', { cmd: ['sh', '-c', STAY] }),
+      service('vault', { cmd: ['sh', '-c', STAY], egress: 'none' }),
       service('names', { runtime: 'process', code: '', cmd: [process.execPath, '-e', NAMES], port: '5300/udp' }),
     ],
-    3,
+    4,
   )
   const list = async () => (await text(['docker', 'ps', '--format', '{{.Names}}'])).trim().split('\n').toSorted()
-  const [cart = '', front = ''] = await list()
-  const inFront = (...argv: string[]) => run(['docker', 'exec', front, '/busybox', ...argv])
+  const [cart = '', front = '', vault = ''] = await list()
+  const inside = (container: string, ...argv: string[]) => run(['docker', 'exec', container, '/busybox', ...argv])
+  const inFront = (...argv: string[]) => inside(front, ...argv)
   const call = () => inFront('wget', '-q', '-O', '-', `http://${NAME}:8080/cgi-bin/who`)
 
   const said = await call()
@@ -289,12 +305,27 @@ t.test('unmodified images call by name, and are called under their own', { skip 
     'and there is no way around',
   )
 
+  // a web server of the machine itself, and a machine behind it
+  const [gateway = ''] = (await inFront('ip', 'route')).stdout.match(/(?<=default via )\S+/) ?? []
+  await text(['ip', 'address', 'add', '198.51.100.1/32', 'dev', 'lo'])
+  const server = createServer((_, response) => response.end('the machine')).listen(0)
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  const asks = (container: string, address: string) =>
+    inside(container, 'timeout', '2', '/busybox', 'wget', '-q', '-O', '-', `http://${address}:${port}/`)
+  for (const address of [gateway, '198.51.100.1']) {
+    t.equal((await asks(front, address)).stdout, 'the machine', `${address}: unless the document says otherwise`)
+    t.match((await asks(vault, address)).stderr, /refused/, `${address}: not for egress none`)
+  }
+  t.match(await inside(vault, 'wget', '-q', '-O', '-', `http://${NAME}:8080/cgi-bin/who`), { code: 0 }, 'but services')
+  await new Promise((resolve) => server.close(resolve))
+
   await mesh.stop('n1')
-  t.same(await list(), [cart, front].toSorted(), 'they go on without an agent')
+  t.same(await list(), [cart, front, vault].toSorted(), 'they go on without an agent')
   await mesh.start('n1', config)
   await until(async () => (await call()).code === 0)
   t.equal((await call()).stdout, said.stdout, 'the next agent has them')
-  t.same(await list(), [cart, front].toSorted())
+  t.same(await list(), [cart, front, vault].toSorted())
   await mesh.control.api.call('DELETE', '/apps/shop.acme')
   await until(async () => (await list()).join() === '')
   await mesh.stop('n1')

@@ -215,6 +215,7 @@ export const Spec = as<ServiceSpec>(
     openFiles: Type.Optional(whole(1_048_576)),
     secrets: Type.Optional(many(Label, 16)),
     registrySecret: Type.Optional(Label),
+    egress: Type.Optional(Type.Literal('none')),
     memoryMb: amount(),
     vcpus: amount(),
     vgpus: amount(),

@@ -38,6 +38,7 @@ export const FIELDS: Readonly<Record<keyof ServiceSpec, Field>> = {
   pull: field('restart', 'pull'),
   registrySecret: field('restart', 'registry_secret'),
   privileged: field('restart', 'privileged'),
+  egress: field('restart', 'egress'),
   ports: field('restart', 'port', 'ports', 'proxyProtocol'),
   fixedPorts: field('restart', 'fixed_port'),
   oneShot: field('restart', 'one_shot'),

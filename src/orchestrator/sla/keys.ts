@@ -156,6 +156,11 @@ export const KEYS: Readonly<Record<Level, readonly Key[]>> = {
       '`docker`: the secret of the application with which the image is pulled, `user:password` or `user:token`. It is no file in the container.',
     ),
     ours(
+      'egress',
+      choice('all', 'none'),
+      '`docker`: what a container reaches besides the services of the mesh. `all` (default): what its node reaches. `none`: nothing; names of the world are answered all the same. Refused by nodes without nftables.',
+    ),
+    ours(
       'workdir',
       text(4_096),
       'The working directory. `process`: relative to `code` when that is a directory. `docker`: in the container; default: that of the image.',

@@ -147,7 +147,7 @@ function checkProgram(fields: Fields, code: string, cmd: readonly string[], find
 }
 
 /** Keys that only a container has. */
-const OF_CONTAINERS = ['pull', 'registry_secret', 'privileged'] as const
+const OF_CONTAINERS = ['pull', 'registry_secret', 'privileged', 'egress'] as const
 
 function checkContainer(
   fields: Fields,
@@ -166,6 +166,8 @@ function checkContainer(
     findings.warn(fields.at('code'), `${quoted(code)} does not name an image`, 'write for example "nginx:1.27"')
   if (fields.flag('fixed_port'))
     findings.warn(fields.at('fixed_port'), 'has no effect: the ports of a container are its own')
+  if (fields.flag('privileged') && fields.text('egress') === 'none')
+    findings.warn(fields.at('egress'), 'does not bind a privileged container, which may change the rules')
 }
 
 const ASSIGNMENT = /^[A-Za-z_][A-Za-z0-9_]*=/
@@ -205,13 +207,14 @@ function proxyOf(fields: Fields): Pick<ServiceSpec, 'proxy'> {
   return proxy === undefined || proxy === 'http' ? {} : { proxy }
 }
 
-function containerOf(fields: Fields): Pick<ServiceSpec, 'pids' | 'pull' | 'privileged'> {
+function containerOf(fields: Fields): Pick<ServiceSpec, 'pids' | 'pull' | 'privileged' | 'egress'> {
   const pids = fields.number('pids')
   const pull = fields.text('pull')
   return {
     ...(pids === undefined ? {} : { pids }),
     ...(pull === 'always' || pull === 'never' ? { pull } : {}),
     ...(fields.flag('privileged') ? { privileged: true } : {}),
+    ...(fields.text('egress') === 'none' ? { egress: 'none' } : {}),
   }
 }
 

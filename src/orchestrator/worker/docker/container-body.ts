@@ -1,5 +1,6 @@
 import type { Assignment, ServiceSpec } from '../../spec.ts'
 import { DEFAULT_PIDS } from '../limits.ts'
+import { macOf } from './container-rules.ts'
 import { filledIn, meshVariables } from '../program.ts'
 import { endpointKey, type Endpoint, type Endpoints } from '../runtime.ts'
 
@@ -9,6 +10,8 @@ export const LABELS = {
   agent: 'hedgerow.agent',
   instance: 'hedgerow.instance',
   run: 'hedgerow.run',
+  /** `none`: rules keep it from the world outside. */
+  egress: 'hedgerow.egress',
 } as const
 
 /** The engine keeps what was printed until the agent has read it; after a long absence the oldest is lost. */
@@ -51,14 +54,21 @@ export function containerBody(facts: ContainerFacts): object {
   const { spec, instance } = assignment
   const environment = environmentOf(facts)
   const cmd = spec.cmd.map((word) => filledIn(word, environment))
+  const mac = macOf(address)
   return {
     Image: spec.code,
     ...(cmd.length === 0 ? {} : { Cmd: cmd }),
     Env: Object.entries(environment).map(([key, value]) => `${key}=${value}`),
     ...(spec.workdir === undefined ? {} : { WorkingDir: spec.workdir }),
-    Labels: { [LABELS.agent]: agent, [LABELS.instance]: instance, [LABELS.run]: run },
+    Labels: {
+      [LABELS.agent]: agent,
+      [LABELS.instance]: instance,
+      [LABELS.run]: run,
+      ...(spec.egress === undefined ? {} : { [LABELS.egress]: spec.egress }),
+    },
     HostConfig: hostConfig(spec, facts),
-    NetworkingConfig: { EndpointsConfig: { [network]: { IPAMConfig: { IPv4Address: address } } } },
+    MacAddress: mac, // where engines read it depends on their age
+    NetworkingConfig: { EndpointsConfig: { [network]: { IPAMConfig: { IPv4Address: address }, MacAddress: mac } } },
   }
 }
 

@@ -107,6 +107,11 @@ export class ContainerNetwork {
     await engine.ask({ method: 'DELETE', path: `/networks/${this.name}` }).catch(() => undefined)
   }
 
+  /** The bridge is one of this machine: an engine may have it in a network namespace, or in a virtual machine, of its own. */
+  get isHere(): boolean {
+    return interfacesHere()[this.#options.bridge] !== undefined
+  }
+
   /** Also of those that the engine has just attached. Without rights the engine's own rules must do, where it has some. */
   isolatePorts(): void {
     const ports = join('/sys/class/net', this.#options.bridge, 'brif')

@@ -8,11 +8,13 @@ import { statOf } from '../process-group.ts'
 import { type Adoption, type Launch, type Running, type Runtime, type Trace } from '../runtime.ts'
 import { Container, stateOf } from './container.ts'
 import { containerBody, containerName, endpointsOf, LABELS } from './container-body.ts'
+import type { ContainerGuard } from './container-guard.ts'
 import { ContainerNetwork, type NetworkOptions } from './container-network.ts'
 import { sinkTo } from './container-output.ts'
 import { isStatus, type Engine } from './engine.ts'
 import { findEngine, type EngineWhere } from './find-engine.ts'
 import { imageOf, type Image } from './image.ts'
+import { macOf, type GuardedContainer } from './container-rules.ts'
 import type { SecretFiles } from '../secret-files.ts'
 
 export interface DockerOptions {
@@ -20,6 +22,8 @@ export interface DockerOptions {
   node: string
   engine: EngineWhere
   network: NetworkOptions
+  /** Rules for what containers send. */
+  guard: ContainerGuard
   /** Documents may ask for `privileged`. */
   allowsPrivileged: boolean
   /** The file that containers get as /etc/resolv.conf; absent: the engine's own. */
@@ -84,7 +88,8 @@ export class DockerRuntime implements Runtime {
     if (had === undefined) {
       this.#options.log.info('container engine found', { path: found.socketPath, version: found.version.version })
       await this.#network.find(found).catch(() => undefined) // it is made at the first launch
-    }
+      await this.#guardAll(found)
+    } else await this.#options.guard.keep()
     await this.#tidyNow(found).catch((error: unknown) => {
       this.#options.log.warn('what an earlier agent left running could not be ended', { error })
     })
@@ -97,11 +102,25 @@ export class DockerRuntime implements Runtime {
 
   /** The agent ends for good, as far as it knows: its bridge goes with its last container. */
   async close(): Promise<void> {
+    await this.#options.guard.close()
     if (this.#engine !== undefined) await this.#network.remove(this.#engine)
   }
 
-  refuses({ privileged }: ServiceSpec): string | undefined {
+  /** A successor has the containers now, and the rules for them. */
+  release(): void {
+    this.#options.guard.pause()
+  }
+
+  /** It is lost. */
+  async takeBack(): Promise<void> {
+    this.#options.guard.resume()
+    if (this.#engine !== undefined) await this.#guardAll(this.#engine)
+  }
+
+  refuses({ privileged, egress }: ServiceSpec): string | undefined {
     if (this.#engine === undefined) return `runtime docker is not offered here: ${this.#reason}`
+    const { reason } = this.#options.guard
+    if (egress === 'none' && reason !== undefined) return `egress none cannot be kept on this node: ${reason}`
     if (privileged !== true || this.#options.allowsPrivileged) return undefined
     return 'privileged containers are not allowed on this node (agent.containers.privileged)'
   }
@@ -190,7 +209,10 @@ export class DockerRuntime implements Runtime {
     await launch.mayStart()
     signal.throwIfAborted()
     onTrace(trace) // a crash from here on leaves a container of this name
+    const { guard } = this.#options
+    const isClosed = assignment.spec.egress === 'none'
     try {
+      await guard.admit({ mac: macOf(address), ipv4: address, isClosed })
       await engine.ask({
         method: 'POST',
         path: '/containers/create',
@@ -199,6 +221,10 @@ export class DockerRuntime implements Runtime {
         signal,
       })
       await engine.ask({ method: 'POST', path: `/containers/${container}/start`, signal })
+      if (isClosed && !this.#network.isHere)
+        throw new MeshError('RUNTIME_FAILED', {
+          reason: 'egress none cannot be kept: the engine has its bridge elsewhere',
+        })
       this.#network.isolatePorts()
       return await this.#follow(engine, launch, {
         trace,
@@ -210,6 +236,7 @@ export class DockerRuntime implements Runtime {
       })
     } catch (error) {
       await remove(engine, container)
+      guard.release(address)
       throw error
     }
   }
@@ -255,6 +282,7 @@ export class DockerRuntime implements Runtime {
       fd,
       onTrace,
       onGone: () => {
+        this.#options.guard.release(address)
         this.#network.release(address)
         this.#options.secretFiles.remove(run)
         this.#runs.delete(run)
@@ -287,9 +315,29 @@ export class DockerRuntime implements Runtime {
       this.#left.delete(run)
       this.#options.secretFiles.remove(run)
       this.#runs.delete(run)
+      this.#options.guard.release(address)
       this.#network.release(address)
     }
   }
+
+  /** Those of an earlier agent: before they are adopted, too, their calls must not fail. */
+  async #guardAll(engine: Engine): Promise<void> {
+    const { guard, log, network } = this.#options
+    await guard.open()
+    try {
+      const filters = JSON.stringify({ label: [`${LABELS.agent}=${network.agent}`] })
+      const all = await engine.ask({ method: 'GET', path: '/containers/json', query: { filters } })
+      const found = (all as ListedContainer[]).flatMap((each) => guarded(each, this.#network.name))
+      await guard.admit(...found)
+    } catch (error) {
+      log.warn('rules for containers cannot be set', { error })
+    }
+  }
+}
+
+function guarded({ Labels = {}, NetworkSettings }: ListedContainer, network: string): GuardedContainer[] {
+  const { IPAddress: ipv4 = '', MacAddress: mac = '' } = NetworkSettings?.Networks?.[network] ?? {}
+  return ipv4 === '' || mac === '' ? [] : [{ mac, ipv4, isClosed: Labels[LABELS.egress] === 'none' }]
 }
 
 interface Start {
@@ -312,6 +360,7 @@ interface Followed {
 interface ListedContainer {
   Id: string
   Labels?: Record<string, string>
+  NetworkSettings?: { Networks?: Record<string, { IPAddress?: string; MacAddress?: string }> }
 }
 
 interface InspectedContainer {

@@ -1,0 +1,94 @@
+import { explain } from '../../../core/errors.ts'
+import type { Log } from '../../../core/kit/log.ts'
+import { guardRules, removeGuard, type GuardedContainer, type GuardTable } from './container-rules.ts'
+
+/** Runs one transaction of nft; rejects with what it said. */
+export type ApplyRules = (rules: string) => Promise<void>
+
+export interface GuardOptions extends GuardTable {
+  /** Absent: this process may not set rules. */
+  apply: ApplyRules | undefined
+  log: Log
+}
+
+/** Needs everything that any container may need. */
+const TRIAL: GuardedContainer = { mac: '02:00:00:00:00:01', ipv4: '192.0.2.1', ipv6: '2001:db8::1', isClosed: true }
+
+/**
+ * Keeps the rules for the containers of this agent: each change replaces the table as a whole, so that it also mends what somebody has
+ * flushed.
+ */
+export class ContainerGuard {
+  readonly #options: GuardOptions
+  readonly #containers = new Map<string, GuardedContainer>()
+  #reason: string | undefined = 'not tried yet'
+  #applied: Promise<void> = Promise.resolve()
+  #isPaused = false
+
+  constructor(options: GuardOptions) {
+    this.#options = options
+  }
+
+  /** Why there are no rules here, where there are none. */
+  get reason(): string | undefined {
+    return this.#reason
+  }
+
+  /** Tries the rules, once. */
+  async open(): Promise<void> {
+    const { apply } = this.#options
+    if (this.#reason === undefined) return
+    if (apply === undefined) this.#reason = 'the agent may not set rules of nftables (CAP_NET_ADMIN)'
+    else {
+      const trial = { ...this.#options, name: `${this.#options.name}_trial` }
+      this.#reason = await apply(`${guardRules(trial, [TRIAL])}${removeGuard(trial)}`).then(
+        () => undefined,
+        (error: unknown) => `nft: ${explain(error)}`,
+      )
+    }
+  }
+
+  /** Before it sends. @throws what nft said */
+  async admit(...containers: readonly GuardedContainer[]): Promise<void> {
+    for (const each of containers) this.#containers.set(each.ipv4, each)
+    await this.#apply()
+  }
+
+  /** Before another has its address. */
+  release(ipv4: string): void {
+    if (this.#containers.delete(ipv4)) void this.keep()
+  }
+
+  /** Sets them again, in case somebody has flushed them. */
+  async keep(): Promise<void> {
+    await this.#apply().catch((error: unknown) => {
+      this.#options.log.warn('rules for containers cannot be set', { error })
+    })
+  }
+
+  /** Another agent sets them now. */
+  pause(): void {
+    this.#isPaused = true
+  }
+
+  resume(): void {
+    this.#isPaused = false
+  }
+
+  /** While containers are left, their rules stay, for the next agent. */
+  async close(): Promise<void> {
+    await this.keep()
+  }
+
+  #apply(): Promise<void> {
+    const { apply } = this.#options
+    if (apply === undefined || this.#reason !== undefined || this.#isPaused) return Promise.resolve()
+    const now = () => {
+      const containers = [...this.#containers.values()]
+      return apply(containers.length === 0 ? removeGuard(this.#options) : guardRules(this.#options, containers))
+    }
+    const applied = this.#applied.then(now, now)
+    this.#applied = applied
+    return applied
+  }
+}

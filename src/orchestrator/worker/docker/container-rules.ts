@@ -1,0 +1,94 @@
+/*
+ * The nftables table of the containers of one agent. The text is one transaction for nft.
+ *
+ *   prerouting  sources  from the bridge ─▶ does this container have this address? otherwise drop
+ *   forward     outside  from a closed container to another machine ─▶ reject
+ *   input       inside   from a closed container to this machine, but for the VIPs ─▶ reject
+ *
+ * The address of a caller says which instance calls, so no container may send from another's. It has no right to change its hardware
+ * address or to make packets itself, so that one tells them apart. Without this table IPv4 is safe all the same (the kernel lets no
+ * program send from an address that its machine has not), IPv6 is not (IPV6_FREEBIND).
+ *
+ * Answers of closed containers to those who may call them pass.
+ */
+
+export interface GuardedContainer {
+  readonly mac: string
+  /** Its addresses: IPv4, and IPv6 where it has one. */
+  readonly ipv4: string
+  readonly ipv6?: string | undefined
+  /** `egress: none` */
+  readonly isClosed: boolean
+}
+
+export interface GuardTable {
+  readonly name: string
+  readonly bridge: string
+  /** The prefixes that closed containers may call. */
+  readonly vips4: string
+  readonly vips6: string | undefined
+}
+
+/** Before the chains of the VIPs. */
+const FIRST = -320
+/** Before the rules of the engine and of a firewall, which accept. */
+const BEFORE_FILTER = -5
+
+/** Replaces whatever has this name: what a killed agent left, or what this one said before. */
+export function guardRules(table: GuardTable, containers: readonly GuardedContainer[]): string {
+  const { name, bridge, vips4, vips6 } = table
+  const chain = (chainName: string, hook: string, priority: number) =>
+    `add chain inet ${name} ${chainName} { type filter hook ${hook} priority ${priority}; }`
+  const rule = (chainName: string, what: string) => `add rule inet ${name} ${chainName} ${what}`
+  const elements = (set: string, all: readonly string[]) =>
+    all.length === 0 ? [] : [`add element inet ${name} ${set} { ${all.join(', ')} }`]
+  const closed = `iifname "${bridge}" ether saddr @closed ct state != { established, related }`
+  const notVips6 = vips6 === undefined ? 'meta nfproto ipv6' : `ip6 daddr != ${vips6}`
+  const statements = [
+    `add table inet ${name}`,
+    `delete table inet ${name}`,
+    `create table inet ${name}`,
+    `add set inet ${name} own4 { type ether_addr . ipv4_addr; }`,
+    `add set inet ${name} own6 { type ether_addr . ipv6_addr; }`,
+    `add set inet ${name} closed { type ether_addr; }`,
+    ...elements(
+      'own4',
+      containers.map(({ mac, ipv4 }) => `${mac} . ${ipv4}`),
+    ),
+    ...elements(
+      'own6',
+      containers.flatMap(({ mac, ipv6 }) => (ipv6 === undefined ? [] : [`${mac} . ${ipv6}`])),
+    ),
+    ...elements(
+      'closed',
+      containers.flatMap(({ mac, isClosed }) => (isClosed ? [mac] : [])),
+    ),
+    chain('sources', 'prerouting', FIRST),
+    rule('sources', `iifname != "${bridge}" accept`),
+    rule('sources', 'ether saddr . ip saddr @own4 accept'),
+    rule('sources', 'ether saddr . ip6 saddr @own6 accept'),
+    rule('sources', 'icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept'),
+    rule('sources', 'drop'),
+    // connection tracking costs every flow of the machine something, so it is asked only where it decides
+    ...(containers.some(({ isClosed }) => isClosed)
+      ? [
+          chain('outside', 'forward', BEFORE_FILTER),
+          rule('outside', `${closed} reject`),
+          chain('inside', 'input', BEFORE_FILTER),
+          rule('inside', `${closed} ip daddr != ${vips4} reject`),
+          rule('inside', `${closed} meta l4proto != ipv6-icmp ${notVips6} reject`),
+        ]
+      : []),
+  ]
+  return `${statements.join('\n')}\n`
+}
+
+export function removeGuard({ name }: Pick<GuardTable, 'name'>): string {
+  return `add table inet ${name}\ndelete table inet ${name}\n`
+}
+
+/** As Docker makes them: an address of ours is the hardware address of nobody else. */
+export function macOf(ipv4: string): string {
+  const bytes = ipv4.split('.').map((part) => Number(part).toString(16).padStart(2, '0'))
+  return ['02', '42', ...bytes].join(':')
+}
