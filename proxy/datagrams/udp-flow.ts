@@ -5,8 +5,11 @@ import type { PenaltyList } from '../decide/penalty-list.ts'
 import type { FlowIntent } from '../decide/plan.ts'
 import { callerText, nameOf } from '../flow/flow.ts'
 import type { UserFlowsOptions } from '../flow/user-flows.ts'
-import { endOf, type FlowEnd, type OpenFlow } from '../flow/ledger.ts'
+import type { FlowEnd } from '../flow/flow-line.ts'
+import { endOf, type OpenFlow } from '../flow/ledger.ts'
+import { type FlowDecisions, idsOf } from '../flow/spans.ts'
 import { UdpAttempt } from '../outbound/attempt.ts'
+import { decisionsOf } from '../outbound/decisions.ts'
 import { type Established, establish } from '../outbound/establish.ts'
 import type { OutboundParts } from '../outbound/outbound.ts'
 import type { DatagramPipe } from '../socket/datagram-pipe.ts'
@@ -36,6 +39,7 @@ export class UdpFlow implements OpenFlow {
   instance?: InstanceId
   node?: NodeId
   path?: PathKind
+  decisions?: FlowDecisions
   readonly #flow: DatagramFlow
   readonly #intent: FlowIntent
   readonly #parts: DatagramParts
@@ -70,6 +74,7 @@ export class UdpFlow implements OpenFlow {
       this.#parts,
       this.#flow.gone,
     )
+    if (this.#parts.ledger.isTraced(this)) this.decisions = decisionsOf(established)
     return established.kind === 'won' ? this.#carried(established) : this.#notCarried(established)
   }
 
@@ -81,7 +86,9 @@ export class UdpFlow implements OpenFlow {
     const { ledger, metrics, clock } = this.#parts
     const path = attempt.path ?? 'local'
     ledger.chosen(this, attempt, path)
-    metrics.flowConnect.record(path, (clock.now() - this.startedAt) / 1000)
+    const seconds = (clock.now() - this.startedAt) / 1000
+    metrics.flowConnect.record(path, seconds)
+    if (ledger.isTraced(this)) metrics.flowConnect.mark(path, seconds, idsOf(this.id).traceId)
     attempt.onward = this.pipe.far
     this.#flow.opened(attempt.instance, attempt.stream as DatagramStream)
   }

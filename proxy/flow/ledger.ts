@@ -7,25 +7,9 @@ import type { InstanceId, NodeId } from '../../src/core/model/ids.ts'
 import { isAmong, type Endpoint } from '../socket/dial.ts'
 import type { SpliceEnd } from '../socket/splice.ts'
 import type { FlowMode, Protocol } from './flow.ts'
+import type { EndedFlow, FlowEnd, FlowLine } from './flow-line.ts'
+import type { FlowDecisions, FlowSpans } from './spans.ts'
 import type { PathKind } from '../../src/core/model/path-rule.ts'
-
-/** How a flow ended: the label of the metric and the word in the log. */
-export type FlowEnd =
-  | 'closed'
-  | 'caller-reset'
-  | 'instance-reset'
-  /** No path to the instance's node came back, or the session with it ended. */
-  | 'node-lost'
-  | 'cut'
-  | 'caller-gone'
-  | 'refused'
-  | 'unreachable'
-  | 'timeout'
-  | 'not-allowed'
-  | 'path-forbidden'
-  | 'no-instance'
-  | 'port-unknown'
-  | 'too-many'
 
 const END: Readonly<Record<SpliceEnd, FlowEnd>> = {
   closed: 'closed',
@@ -38,29 +22,6 @@ const END: Readonly<Record<SpliceEnd, FlowEnd>> = {
 /** How a flow ended whose two sides were joined. */
 export function endOf(end: SpliceEnd): FlowEnd {
   return END[end]
-}
-
-/** One flow, as the CLI lists it. */
-export interface FlowLine {
-  id: string
-  caller: string
-  name: string
-  port: number
-  protocol: Protocol
-  mode: FlowMode
-  /** Absent until an instance has answered. */
-  instance?: InstanceId
-  node?: NodeId
-  path?: PathKind
-  /** Bytes to the instance, and back. */
-  sent: number
-  received: number
-  ageMs: number
-}
-
-export interface EndedFlow extends FlowLine {
-  end: FlowEnd
-  reason: string
 }
 
 /** What joins the two sides of a flow, as far as the ledger needs it: bytes from the caller, and to it. */
@@ -87,6 +48,8 @@ export interface OpenFlow {
   endpoint?: Endpoint
   /** Bytes that are in the metrics already; written by the ledger alone. */
   counted?: { sent: number; received: number }
+  /** Of one that is traced. */
+  decisions?: FlowDecisions
   /** Ends the flow now, with an RST to the caller. */
   cut(): void
 }
@@ -107,6 +70,8 @@ export interface LedgerParts {
   readonly clock: Clock
   readonly log: Log
   readonly metrics: Metrics
+  /** Absent: nothing is traced. */
+  readonly spans?: FlowSpans | undefined
 }
 
 /** Every flow that this agent opened: counted, listed, logged and kept when it ends, and cut when the agent closes. */
@@ -115,6 +80,7 @@ export class FlowLedger implements AsyncDisposable {
   readonly #clock: Clock
   readonly #log: Log
   readonly #metrics: Metrics
+  readonly #spans: FlowSpans | undefined
   readonly #open = new Map<string, OpenFlow>()
   readonly #perInstance = new Map<InstanceId, number>()
   readonly #ended = new Ring<EndedFlow>(REMEMBERED)
@@ -124,11 +90,12 @@ export class FlowLedger implements AsyncDisposable {
   #isDraining = false
   #idle: (() => void) | undefined
 
-  private constructor(life: Lifetime, { clock, log, metrics }: LedgerParts) {
+  private constructor(life: Lifetime, { clock, log, metrics, spans }: LedgerParts) {
     this.#life = life
     this.#clock = clock
     this.#log = log
     this.#metrics = metrics
+    this.#spans = spans
   }
 
   /** `drainMs`: how long flows may go on when the agent closes, before they are cut. */
@@ -161,6 +128,10 @@ export class FlowLedger implements AsyncDisposable {
     return this.#prefix + this.#last.toString(16).padStart(8, '0')
   }
 
+  isTraced(flow: OpenFlow): boolean {
+    return this.#spans?.isSampled(flow.id) === true
+  }
+
   add(flow: OpenFlow): void {
     this.#open.set(flow.id, flow)
     this.#metrics.flowsOpen.set(this.#open.size)
@@ -187,6 +158,7 @@ export class FlowLedger implements AsyncDisposable {
     const { policy, path = 'none', protocol } = flow
     this.#metrics.flows.count({ policy, path, result: end, protocol })
     this.#logEnd(line)
+    if (flow.decisions !== undefined) this.#spans?.ended(line, policy, flow.decisions, flow.startedAt)
     if (this.#open.size === 0) this.#idle?.()
   }
 

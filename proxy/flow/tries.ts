@@ -2,7 +2,7 @@ import type { ErrorCode } from '../../src/core/errors.ts'
 import type { InstanceId, NodeId } from '../../src/core/model/ids.ts'
 import type { PathKind } from '../../src/core/model/path-rule.ts'
 import type { Refusal } from '../tunnel/contract.ts'
-import type { FlowEnd } from './ledger.ts'
+import type { FlowEnd } from './flow-line.ts'
 
 /** One try to open a flow at an instance, for logs and `trace`. */
 export interface Try {
@@ -11,6 +11,8 @@ export interface Try {
   path: PathKind | undefined
   /** Measured before the try; `undefined`: never. */
   rttMs: number | undefined
+  /** `clock.now()` when it began. */
+  at: number
   /** `dropped`: another was faster, or the flow ended first. */
   outcome: 'opened' | 'dropped' | Refusal
   reason: string

@@ -6,6 +6,7 @@ import { type InstanceId, instanceId, type NodeId, type ServiceId } from '../../
 import { allows, ANY_PATH, type PathRule, seenFromThere } from '../../src/core/model/path-rule.ts'
 import { flowRules } from '../decide/flow-rules.ts'
 import type { Descriptors } from '../flow/descriptors.ts'
+import type { FlowSpans, TakenFlow } from '../flow/spans.ts'
 import type { Memory } from '../flow/memory.ts'
 import { callerText } from '../flow/flow.ts'
 import { decodeRequest, type FlowRequest } from '../flow/request.ts'
@@ -40,6 +41,8 @@ export interface InboundParts extends RequestCheckerParts {
   readonly descriptors: Pick<Descriptors, 'reserve'> & Partial<Pick<Descriptors, 'usable'>>
   /** Absent: never scarce. */
   readonly memory?: Pick<Memory, 'shortage'>
+  /** Absent: nothing is traced. */
+  readonly spans?: FlowSpans | undefined
   readonly log: Log
   readonly metrics: Metrics
 }
@@ -158,9 +161,12 @@ export class Inbound implements AsyncDisposable, OpeningEvents {
 
   // ── what openings report ──
 
-  refused({ incoming, request, isUnderWay }: Opening, why: Refused): void {
+  refused({ incoming, request, isUnderWay, startedAt }: Opening, why: Refused): void {
     if (isUnderWay) this.#shares.changeOpen(incoming.peer, instanceOf(request), -1)
     this.#refuse(incoming, why, request)
+    const { peer, path } = incoming
+    const { refusal, reason } = why
+    this.#trace({ request, peer, path, startedAt, end: refusal, received: 0, sent: 0, error: `${refusal}: ${reason}` })
   }
 
   gone({ incoming, request }: Opening): void {
@@ -178,6 +184,8 @@ export class Inbound implements AsyncDisposable, OpeningEvents {
     this.#shares.changeOpen(flow.peer, instanceOf(flow.request), -1)
     this.#parts.metrics.inboundStreams.count({ result: pipe.end })
     this.#logEnd(flow)
+    const error = pipe.end === 'closed' || pipe.end === 'near-reset' || pipe.end === 'cut' ? {} : { error: pipe.end }
+    this.#trace({ ...flow, end: pipe.end, received: pipe.near.bytes, sent: pipe.far.bytes, ...error })
     if (this.#flows.size === 0) this.#idle?.()
   }
 
@@ -217,6 +225,13 @@ export class Inbound implements AsyncDisposable, OpeningEvents {
       return refused('overloaded', 'too many flows')
     if (memory?.shortage !== undefined) return refused('overloaded', memory.shortage)
     return descriptors.reserve(1) ? undefined : refused('overloaded', 'no descriptors are left')
+  }
+
+  #trace({ startedAt, ...flow }: Omit<TakenFlow, 'instance' | 'ageMs'> & Pick<JoinedFlow, 'startedAt'>): void {
+    const { spans } = this.#parts
+    const { request } = flow
+    if (spans?.isSampled(request.flow) !== true) return
+    spans.taken({ ...flow, instance: instanceOf(request), ageMs: performance.now() - startedAt })
   }
 
   #logEnd({ pipe, request, peer, path }: JoinedFlow): void {

@@ -31,6 +31,8 @@ export interface JoinedFlow {
   readonly path: IncomingStream['path']
   /** Where the instance was dialled. */
   readonly endpoint: Endpoint
+  /** `performance.now()` when OPEN came. */
+  readonly startedAt: number
 }
 
 export interface OpeningEvents {
@@ -51,6 +53,7 @@ export interface OpeningEvents {
 export class Opening {
   readonly incoming: IncomingStream
   readonly request: FlowRequest
+  readonly startedAt = performance.now()
   isGone = false
   /** `open` was called, and nothing has come of it yet. */
   isUnderWay = false
@@ -96,8 +99,8 @@ export class Opening {
       this.isUnderWay = false
       if (pipe instanceof Splice) dials.connected(instance, { peer, endpoint, hasAnswered: () => pipe.far.bytes > 0 })
       else dials.leave(instance, peer)
-      const { incoming, request } = this
-      this.#events.joined({ pipe, request, peer: incoming.peer, path: incoming.path, endpoint })
+      const { incoming, request, startedAt } = this
+      this.#events.joined({ pipe, request, peer: incoming.peer, path: incoming.path, endpoint, startedAt })
     }
     const ended = (pipe: InboundPipe): void => this.#events.ended(pipe)
     const abandon =

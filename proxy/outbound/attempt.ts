@@ -245,7 +245,7 @@ export class UdpAttempt extends Attempt<DatagramStream> implements DatagramStrea
 }
 
 /** The record of an attempt while it is under way. */
-export function tryOf({ candidate }: AttemptTask): Try {
+export function tryOf({ candidate }: AttemptTask, at: number): Try {
   const { instance, rttMs } = candidate
   const { id, node } = instance
   return {
@@ -253,6 +253,7 @@ export function tryOf({ candidate }: AttemptTask): Try {
     node,
     path: undefined,
     rttMs,
+    at,
     outcome: 'dropped',
     reason: 'another was faster',
     ms: 0,

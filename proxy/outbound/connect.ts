@@ -151,7 +151,7 @@ class Connecting<S extends Stream, A extends Attempt<S>> implements AttemptObser
     }
     const attempt = new this.#options.attempt(task, this, clock.now())
     this.#attempts[index] = attempt
-    this.#tries[index] = tryOf(task)
+    this.#tries[index] = tryOf(task, attempt.startedAt)
     attempt.start(this.#parts)
   }
 

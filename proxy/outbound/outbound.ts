@@ -3,10 +3,13 @@ import type { InstanceId, NodeId } from '../../src/core/model/ids.ts'
 import type { PathKind } from '../../src/core/model/path-rule.ts'
 import type { FlowRefusal } from '../decide/plan.ts'
 import { callerText, type Flow, nameOf } from '../flow/flow.ts'
-import { endOf, type FlowEnd, type FlowLedger, type OpenFlow } from '../flow/ledger.ts'
+import type { FlowEnd } from '../flow/flow-line.ts'
+import { endOf, type FlowLedger, type OpenFlow } from '../flow/ledger.ts'
+import { type FlowDecisions, idsOf } from '../flow/spans.ts'
 import { resetSocket } from '../socket/reset.ts'
 import { SocketStream, Splice } from '../socket/splice.ts'
 import { TcpAttempt } from './attempt.ts'
+import { decisionsOf } from './decisions.ts'
 import { EarlyData } from './early-data.ts'
 import { type Established, establish, type EstablishParts } from './establish.ts'
 
@@ -44,6 +47,7 @@ class OutboundFlow implements OpenFlow {
   instance?: InstanceId
   node?: NodeId
   path?: PathKind
+  decisions?: FlowDecisions
   readonly #flow: Flow
   readonly #parts: OutboundParts
   readonly #near: SocketStream
@@ -77,6 +81,7 @@ class OutboundFlow implements OpenFlow {
 
   async run(): Promise<void> {
     const established = await this.#establish()
+    if (this.#parts.ledger.isTraced(this)) this.decisions = decisionsOf(established)
     if (established.kind !== 'won') {
       this.#early?.drop()
       this.pipe.far.drain()
@@ -116,7 +121,9 @@ class OutboundFlow implements OpenFlow {
     const { ledger, metrics, clock } = this.#parts
     const path = attempt.path ?? 'local'
     ledger.chosen(this, attempt, path)
-    metrics.flowConnect.record(path, (clock.now() - this.startedAt) / 1000)
+    const seconds = (clock.now() - this.startedAt) / 1000
+    metrics.flowConnect.record(path, seconds)
+    if (ledger.isTraced(this)) metrics.flowConnect.mark(path, seconds, idsOf(this.id).traceId)
     if (attempt.stream !== undefined) this.#early?.settle(attempt.stream)
     this.#early = undefined
     this.pipe.far.stream = attempt.stream

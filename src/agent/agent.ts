@@ -28,6 +28,7 @@ import { serveNames } from './names.ts'
 import type { AgentParts } from './parts.ts'
 import { Predecessors } from './predecessors.ts'
 import { agentRoutes, carrierRoute, handOverRoutes, statusOf } from './routes.ts'
+import { openTracing } from './tracing.ts'
 import { Shutdown, type Companions } from './shutdown.ts'
 import { openSeparation } from './separation.ts'
 import { openTableSync, type TableSync } from './table-sync.ts'
@@ -278,8 +279,9 @@ async function openDataPlane(
     containers: await openContainers(context, identity, environment),
   })
   const predecessors = Predecessors.start(life, { dir, own: api.path, log })
-  const connectivity = await openConnectivity(context, identity, sync, { instances, predecessors })
-  const flows = await openFlows(context, identity, sync, { connectivity, instances })
+  const spans = await openTracing(context)
+  const connectivity = await openConnectivity(context, identity, sync, { instances, predecessors, spans })
+  const flows = await openFlows(context, identity, sync, { connectivity, instances, spans })
   const proxies = prepareProxyListeners(context, identity, sync, { flows, instances })
   const openListeners = () => Promise.all([listen(connectivity), proxies.open()])
   if (predecessor === undefined) await openListeners() // instances and the cluster must be told these ports

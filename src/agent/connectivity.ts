@@ -2,6 +2,7 @@ import { callerAddress, introduce } from '../../proxy/inbound/caller.ts'
 import { Descriptors } from '../../proxy/flow/descriptors.ts'
 import { Memory } from '../../proxy/flow/memory.ts'
 import type { FlowRequest } from '../../proxy/flow/request.ts'
+import type { FlowSpans } from '../../proxy/flow/spans.ts'
 import { Inbound, INBOUND_LIMITS } from '../../proxy/inbound/inbound.ts'
 import { directDialer, type DirectDialer } from '../../proxy/paths/direct-path.ts'
 import { readInterfaces } from '../../proxy/paths/reachability.ts'
@@ -75,12 +76,16 @@ export async function openConnectivity(
   context: AgentContext,
   identity: NodeIdentity,
   sync: TableSync,
-  { instances, predecessors }: { instances: LocalInstances; predecessors: Predecessors },
+  {
+    instances,
+    predecessors,
+    spans,
+  }: { instances: LocalInstances; predecessors: Predecessors; spans: FlowSpans | undefined },
 ): Promise<Connectivity> {
   const { life, clock, log } = context
   const callers = openCallers(context, identity, sync)
   const endpoint = new TunnelEndpoint(context, identity)
-  const inbound = life.use(await openInbound(context, identity, sync, { callers, instances, endpoint }))
+  const inbound = life.use(await openInbound(context, identity, sync, { callers, instances, endpoint, spans }))
   const sessions = new Later<TunnelPeers>('the sessions')
   const laterRendezvous = new Later<Rendezvous>('the rendezvous')
   const sealed = isStraight(endpoint.rule) ? await openSealed(context, identity, endpoint, laterRendezvous) : undefined
@@ -142,9 +147,15 @@ function openInbound(
   { self, config, log, metrics }: AgentContext,
   { own }: NodeIdentity,
   { table, interests }: TableSync,
-  { callers, instances, endpoint }: { callers: Callers; instances: LocalInstances; endpoint: TunnelEndpoint },
+  {
+    callers,
+    instances,
+    endpoint,
+    spans,
+  }: { callers: Callers; instances: LocalInstances; endpoint: TunnelEndpoint; spans: FlowSpans | undefined },
 ): Promise<Inbound> {
   return Inbound.start({
+    spans,
     ...callers,
     table,
     interests,

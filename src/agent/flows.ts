@@ -1,6 +1,7 @@
 import { DATAGRAM_LIMITS, DatagramFlows } from '../../proxy/datagrams/outbound.ts'
 import type { DatagramParts } from '../../proxy/datagrams/udp-flow.ts'
 import { FlowLedger } from '../../proxy/flow/ledger.ts'
+import type { FlowSpans } from '../../proxy/flow/spans.ts'
 import type { Caller, Flow } from '../../proxy/flow/flow.ts'
 import { flowRules } from '../../proxy/decide/flow-rules.ts'
 import { INBOUND_LIMITS } from '../../proxy/inbound/inbound.ts'
@@ -53,13 +54,17 @@ export async function openFlows(
   context: AgentContext,
   identity: NodeIdentity,
   sync: TableSync,
-  { connectivity, instances }: { connectivity: Connectivity; instances: LocalInstances },
+  {
+    connectivity,
+    instances,
+    spans,
+  }: { connectivity: Connectivity; instances: LocalInstances; spans: FlowSpans | undefined },
 ): Promise<Flows> {
   const { life, config, clock, log, metrics } = context
   const { vips, loopback } = identity
   const { table } = sync
   const { descriptors } = connectivity.callers
-  const ledger = life.use(await FlowLedger.start({ drainMs: 0 }, { clock, log, metrics })) // `Shutdown` has waited
+  const ledger = life.use(await FlowLedger.start({ drainMs: 0 }, { clock, log, metrics, spans })) // `Shutdown` has waited
   const parts = outboundParts(context, identity, sync, { connectivity, instances, ledger })
   const onFlow = (flow: Flow) => void background.run('flow', () => outbound(flow, parts))
   const sources = new LocalSources(log, {

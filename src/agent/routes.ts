@@ -1,6 +1,7 @@
 import { printHostPort } from '../core/kit/host-port.ts'
 import { portText } from '../../proxy/flow/flow.ts'
-import type { FlowLedger, FlowLine } from '../../proxy/flow/ledger.ts'
+import type { FlowLine } from '../../proxy/flow/flow-line.ts'
+import type { FlowLedger } from '../../proxy/flow/ledger.ts'
 import type { Session } from '../../proxy/tunnel/contract.ts'
 import { isSameSession } from '../../proxy/tunnel/peers/earlier-processes.ts'
 import type { TunnelPeers } from '../../proxy/tunnel/peers/peers.ts'

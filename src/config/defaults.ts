@@ -48,6 +48,7 @@ export function defaults(hostName: string): Config {
       httpPort: 0,
       maxFlows: 50_000,
       udpIdleSeconds: 60,
+      tracing: { endpoint: 'off', ratio: 0.01, headers: {} },
       labels: {},
       drainSeconds: 5,
       handoverSeconds: 300,

@@ -173,6 +173,19 @@ const AgentConfig = Type.Object(
       maximum: 86_400,
       description: 'a UDP flow without a datagram for this long has ended; the next one may go to another instance',
     }),
+    tracing: Type.Object(
+      {
+        endpoint: text(
+          'the OpenTelemetry collector that gets spans of flows (OTLP over HTTP, JSON; `/v1/traces` is added), or `off`',
+          { pattern: SHAPES.collector[0], maxLength: 500 },
+        ),
+        ratio: Type.Number({ minimum: 0, maximum: 1, description: 'the share of flows that are traced' }),
+        headers: Type.Record(Type.String({ pattern: '^[A-Za-z0-9-]{1,100}$' }), Type.String({ maxLength: 4_096 }), {
+          description: 'headers of each request, for example `authorization`',
+        }),
+      },
+      closed,
+    ),
     memoryMb: Type.Optional(Type.Number({ minimum: 0, description: 'memory offered to the scheduler' })),
     vcpus: Type.Optional(Type.Number({ minimum: 0, description: 'processors offered to the scheduler' })),
     vgpus: Type.Optional(

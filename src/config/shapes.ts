@@ -4,6 +4,10 @@ import { PATH_RULE } from '../core/model/path-rule.ts'
 export const SHAPES = {
   hostPort: ['^(\\[[0-9a-fA-F:]+\\]|[^:\\s]+):\\d{1,5}$', 'host:port, for example 127.0.0.1:7470 or [::1]:7470'],
   url: ['^https://', 'a URL that begins with https://'],
+  collector: [
+    '^(off|https?://[^\\s/]+.*)$',
+    'off, or a URL that begins with http:// or https://, for example http://127.0.0.1:4318',
+  ],
   name: [
     '^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$',
     'a name of lower-case letters, digits and inner hyphens, 63 characters at most',

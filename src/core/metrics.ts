@@ -168,6 +168,11 @@ function flowMetrics(make: Maker) {
       'Flows whose first bytes were sent together with the request to open, by outcome.',
       ['outcome'],
     ),
+    spans: make.counter(
+      'spans_total',
+      'Spans of traced flows, by result: sent to the collector, failed (it refused them), dropped (it was away for too long).',
+      ['result'],
+    ),
     inboundStreams: make.flowCounter(
       'proxy_inbound_streams_total',
       'Streams that other nodes opened to instances here, by result.',

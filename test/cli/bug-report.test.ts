@@ -17,6 +17,9 @@ t.test('secrets are removed, and what is needed stays', async (t) => {
   const rows = [
     ['token hedgerow-join.eyJ1cmwiOiJ4In0.abc-_1 used', 'hedgerow-join'],
     ['authorization: Bearer abc.def', 'abc.def'],
+    ['authorization: Basic YTpi', 'YTpi'],
+    ['tracing:\n  headers:\n    x-team: t-4711\n  ratio: 1', 't-4711'],
+    ['tracing:\n  headers: { x-team: t-4711 }\n  ratio: 1', 't-4711'],
     ['http_proxy=http://node:0123456789@127.0.0.1:1080', '0123456789'],
     ['-----BEGIN PRIVATE KEY-----\nMIGH\nAgEA\n-----END PRIVATE KEY-----', 'MIGH'],
     ['-----BEGIN EC PRIVATE KEY-----\nMIGH cut', 'MIGH'],

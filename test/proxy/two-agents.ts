@@ -12,8 +12,9 @@ import { callerAddress } from '../../proxy/inbound/caller.ts'
 import type { Endpoint } from '../../proxy/socket/dial.ts'
 import { NODE_CALLER, type Caller } from '../../proxy/flow/flow.ts'
 import { FlowLedger } from '../../proxy/flow/ledger.ts'
+import type { FlowSpans } from '../../proxy/flow/spans.ts'
 import { flowRules } from '../../proxy/decide/flow-rules.ts'
-import { Inbound, INBOUND_LIMITS, type InboundLimits } from '../../proxy/inbound/inbound.ts'
+import { Inbound, INBOUND_LIMITS, type InboundLimits, type InboundParts } from '../../proxy/inbound/inbound.ts'
 import { introduce, type Introductions } from '../../proxy/inbound/caller.ts'
 import { LoopbackInterceptor } from '../../proxy/intercept/loopback.ts'
 import { OUTBOUND_LIMITS } from '../../proxy/outbound/establish.ts'
@@ -44,6 +45,8 @@ export interface AgentsOptions {
   outbound?: Partial<OutboundParts['limits']>
   peers?: Partial<PeersOptions>
   caller?: Caller
+  /** Absent: nothing is traced. */
+  spans?: (node: string) => FlowSpans
   /** Of a node; without end when not given. */
   descriptors?: (node: string) => OutboundParts['descriptors']
 }
@@ -69,6 +72,7 @@ export interface AgentOf {
 /** What the parts of one node share. */
 interface Basics
   extends Pick<OutboundParts, 'clock' | 'descriptors' | 'endpointOf'>,
+    Pick<InboundParts, 'spans'>,
     Pick<AgentOf, 'self' | 'log' | 'metrics'> {
   identity: Awaited<ReturnType<TestMesh['node']>>
   acceptor: ReturnType<typeof createAcceptor>
@@ -152,11 +156,11 @@ export class Agents implements AsyncDisposable {
   async start(name: string, port = 0): Promise<AgentOf> {
     const life = new Lifetime()
     const node = await this.#basics(name, life)
-    const { self, clock, log, metrics } = node
+    const { self, clock, log, metrics, spans } = node
     const inbound = await this.#inboundOf(node)
     const peers = life.use(openPeers(this.#peersOptions(node, inbound)))
     life.use(inbound)
-    const ledger = life.use(await FlowLedger.start({ drainMs: 0 }, { clock, log, metrics }))
+    const ledger = life.use(await FlowLedger.start({ drainMs: 0 }, { clock, log, metrics, spans }))
     const listener = life.use(
       await DirectListener.start({ host: '127.0.0.1', port }, (raw) => peers.incoming(raw), log),
     )
@@ -177,7 +181,7 @@ export class Agents implements AsyncDisposable {
 
   /** What all parts of a node share. */
   async #basics(name: string, life: Lifetime): Promise<Basics> {
-    const { clock = systemClock, endpoints, descriptors } = this.#options
+    const { clock = systemClock, endpoints, descriptors, spans } = this.#options
     const self: NodeId = `edge/${name}`
     const addressOf = callerAddress(this.table, RANGE)
     const identity = await this.#mesh.node(this.#cluster, name)
@@ -185,6 +189,7 @@ export class Agents implements AsyncDisposable {
       self,
       identity,
       acceptor: life.use(createAcceptor(identity)),
+      spans: spans?.(name),
       clock,
       log: keptLog(),
       metrics: openMetrics('agent'),
@@ -194,8 +199,9 @@ export class Agents implements AsyncDisposable {
     }
   }
 
-  #inboundOf({ self, descriptors, introductions, endpointOf, log, metrics }: Basics): Promise<Inbound> {
+  #inboundOf({ self, descriptors, introductions, endpointOf, spans, log, metrics }: Basics): Promise<Inbound> {
     return Inbound.start({
+      spans,
       descriptors,
       table: this.table,
       interests: { want: async () => undefined, wantVip: async () => undefined },

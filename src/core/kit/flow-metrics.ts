@@ -38,6 +38,16 @@ interface Series {
   readonly counts: number[]
   sum: number
   count: number
+  /** The last one of each bucket that was marked, `+Inf` last. */
+  exemplars?: (Exemplar | undefined)[]
+}
+
+/** As prom-client writes it behind a bucket in OpenMetrics. */
+interface Exemplar {
+  labelSet: Record<string, string>
+  value: number
+  /** Seconds since 1970. */
+  timestamp: number
 }
 
 /** A histogram with one label whose `record` is cheap. Nothing else is observed. */
@@ -72,6 +82,17 @@ export class FlowHistogram<L extends string> extends Histogram<L> {
     }
   }
 
+  /** A value that was recorded is that of a flow with a trace. */
+  mark(label: string, value: number, traceId: string): void {
+    const series = this.#series.get(label)
+    if (series === undefined) return
+    const { bounds } = this.#configuration
+    const found = bounds.findIndex((bound) => value <= bound)
+    series.exemplars ??= []
+    const exemplar = { labelSet: { trace_id: traceId }, value, timestamp: Date.now() / 1_000 }
+    series.exemplars[found < 0 ? bounds.length : found] = exemplar
+  }
+
   /** What both `get` and the registry read. */
   getForPromString() {
     const { name, help, bounds } = this.#configuration
@@ -79,17 +100,23 @@ export class FlowHistogram<L extends string> extends Histogram<L> {
     return Promise.resolve({ name, help, type: 'histogram', aggregator: 'sum', values })
   }
 
-  #lines(value: string, { counts, sum, count }: Series, bounds: readonly number[]) {
+  #lines(value: string, { counts, sum, count, exemplars = [] }: Series, bounds: readonly number[]) {
     const { name, label } = this.#configuration
     const sharedLabels = { [label]: value }
-    const line = (metricName: string, labels: { le?: number | string }, of: number) => ({
+    const line = (metricName: string, labels: { le?: number | string }, of: number, exemplar?: Exemplar) => ({
       metricName: `${name}_${metricName}`,
       labels,
       sharedLabels,
       value: of,
+      ...(exemplar === undefined ? {} : { exemplar }),
     })
     let below = 0
-    const buckets = bounds.map((le, i) => line('bucket', { le }, (below += counts[i] as number)))
-    return [...buckets, line('bucket', { le: '+Inf' }, count), line('sum', {}, sum), line('count', {}, count)]
+    const buckets = bounds.map((le, i) => line('bucket', { le }, (below += counts[i] as number), exemplars[i]))
+    return [
+      ...buckets,
+      line('bucket', { le: '+Inf' }, count, exemplars[bounds.length]),
+      line('sum', {}, sum),
+      line('count', {}, count),
+    ]
   }
 }
