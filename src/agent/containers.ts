@@ -5,6 +5,7 @@ import type { CheckReport } from '../client/reports.ts'
 import { RESOLVER_VIP, vipToIPv4, type VipRange } from '../core/model/address.ts'
 import { mayUseNft, systemNft } from '../../proxy/intercept/nft.ts'
 import { ContainerGuard } from '../orchestrator/worker/docker/container-guard.ts'
+import { prefix6, wouldLoseRoute } from '../orchestrator/worker/docker/container-ipv6.ts'
 import { DockerRuntime } from '../orchestrator/worker/docker/docker-runtime.ts'
 import { SecretFiles } from '../orchestrator/worker/secret-files.ts'
 import type { AgentContext } from './context.ts'
@@ -19,6 +20,8 @@ export interface Containers {
   readonly interfaces: readonly string[]
   /** Why containers cannot call by name, where they cannot. */
   readonly limit: string | undefined
+  /** Why they have IPv4 alone, where they have. */
+  readonly withoutIPv6: string | undefined
 }
 
 /** An engine that is started later is found within this. */
@@ -31,8 +34,9 @@ export async function openContainers(
   { vips, loopback }: Pick<NodeIdentity, 'vips' | 'loopback'>,
   environment: Readonly<Record<string, string | undefined>>,
 ): Promise<Containers> {
-  const { engine: setting, privileged, subnet } = config.containers
-  if (setting === 'off') return { runtime: undefined, guard: undefined, interfaces: [], limit: undefined }
+  const { engine: setting, privileged, subnet, ipv6 } = config.containers
+  if (setting === 'off')
+    return { runtime: undefined, guard: undefined, interfaces: [], limit: undefined, withoutIPv6: undefined }
   const digest = createHash('sha256').update(dir).digest('hex')
   const bridge = `br-h${digest.slice(0, 10)}` // as other bridges of containers are called: never an address of the node
   const limit = limitOf(config)
@@ -45,10 +49,18 @@ export async function openContainers(
     apply: mayUseNft() ? (rules) => systemNft.apply(rules) : undefined,
     log: child,
   })
+  await guard.open()
+  const withoutIPv6 = whyNoIPv6Inside({ setting: ipv6, mode: config.mode, vips, guard })
   const runtime = new DockerRuntime({
     node: self,
     engine: { setting, environment, uid: process.getuid?.() },
-    network: { agent: `hedgerow-${digest.slice(0, 12)}`, bridge, subnet, avoids: vipRanges(vips, loopback) },
+    network: {
+      agent: `hedgerow-${digest.slice(0, 12)}`,
+      bridge,
+      subnet,
+      avoids: vipRanges(vips, loopback),
+      ipv6: withoutIPv6 === undefined ? prefix6(digest.slice(-10)) : undefined,
+    },
     guard,
     allowsPrivileged: privileged,
     resolvConf: limit === undefined ? await writeResolvConf(dir, vipToIPv4(vips, RESOLVER_VIP)) : undefined,
@@ -59,7 +71,7 @@ export async function openContainers(
   })
   await runtime.refresh()
   life.every(LOOK_MS, () => runtime.refresh(), 'container engine')
-  return { runtime, guard, interfaces: config.mode === 'host' ? [bridge] : [], limit }
+  return { runtime, guard, interfaces: config.mode === 'host' ? [bridge] : [], limit, withoutIPv6 }
 }
 
 function limitOf({ mode, resolver: { port } }: AgentContext['config']): string | undefined {
@@ -67,6 +79,24 @@ function limitOf({ mode, resolver: { port } }: AgentContext['config']): string |
     return 'containers can be called, but cannot call by name: VIPs are on the loopback of this machine (--mode host gives them addresses that containers reach)'
   if (port === 0 || port === DNS_PORT) return undefined
   return `containers cannot resolve names: resolv.conf cannot name port ${port} (agent.resolver.port)`
+}
+
+/** Without VIPs of IPv6 it leads nowhere; without rules a container could send from the address of another. */
+function whyNoIPv6Inside({
+  setting,
+  mode,
+  vips,
+  guard,
+}: {
+  setting: 'auto' | 'off'
+  mode: 'loopback' | 'host'
+  vips: VipRange
+  guard: ContainerGuard
+}): string | undefined {
+  if (setting === 'off') return 'agent.containers.ipv6 is off'
+  if (mode !== 'host') return 'VIPs are on the loopback of this machine'
+  if (vips.cidr6 === undefined) return 'there are no VIPs of IPv6 on this node'
+  return guard.reason ?? wouldLoseRoute()
 }
 
 function vipRanges(...ranges: readonly VipRange[]): { cidr: string; of: string }[] {
@@ -81,12 +111,13 @@ async function writeResolvConf(dir: string, address: string): Promise<string> {
 }
 
 /** For `check`: not a fault where nothing asks for containers. */
-export function containersCheck({ runtime, guard, limit }: Containers): CheckReport['checks'][number] {
+export function containersCheck({ runtime, guard, limit, withoutIPv6 }: Containers): CheckReport['checks'][number] {
   const check = 'containers'
   if (runtime === undefined) return { check, ok: true, finding: 'off (agent.containers.engine)' }
   if (!runtime.isOffered) return { check, ok: true, finding: `not offered: ${runtime.finding}` }
   const missing = [
     ...(limit === undefined ? [] : [limit]),
+    ...(limit === undefined && withoutIPv6 !== undefined ? [`no IPv6 in containers: ${withoutIPv6}`] : []),
     ...(guard?.reason === undefined ? [] : [`egress none is not offered: ${guard.reason}`]),
   ]
   return { check, ok: true, finding: [runtime.finding, ...missing].join('; ') }

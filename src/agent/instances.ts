@@ -164,7 +164,8 @@ export class Instances implements LocalInstances {
   }
 
   instanceAt(address: string): InstanceId | undefined {
-    for (const each of this.processes()) if ('address' in each && each.address === address) return each.instance
+    const ipv4 = this.containers.runtime?.ipv4Of(address)
+    for (const each of this.processes()) if ('address' in each && each.address === ipv4) return each.instance
     return undefined
   }
 

@@ -18,6 +18,14 @@ import { imageOf, pullQuery } from '../../src/orchestrator/worker/docker/image.t
 import { justAfter, LogFrames } from '../../src/orchestrator/worker/docker/log-frames.ts'
 import { ContainerGuard } from '../../src/orchestrator/worker/docker/container-guard.ts'
 import { macOf } from '../../src/orchestrator/worker/docker/container-rules.ts'
+import {
+  cidr6,
+  gateway6,
+  prefix6,
+  toIPv4,
+  toIPv6,
+  wouldLoseRoute,
+} from '../../src/orchestrator/worker/docker/container-ipv6.ts'
 import { ContainerNetwork, takenBridge } from '../../src/orchestrator/worker/docker/container-network.ts'
 import { collision, freeAddress, gatewayOf, holds, subnetOf } from '../../src/orchestrator/worker/docker/subnet.ts'
 import { statOf } from '../../src/orchestrator/worker/process-group.ts'
@@ -103,6 +111,25 @@ t.test('a range that leads to something else', async (t) => {
   }
 })
 
+t.test('IPv6 addresses of containers', async (t) => {
+  const prefix = prefix6('12345678ab')
+  t.equal(cidr6(prefix), 'fd12:3456:78ab::/64')
+  t.equal(gateway6(prefix), 'fd12:3456:78ab::1')
+  for (const ipv4 of ['172.18.0.9', '10.0.0.0', '192.168.255.254']) {
+    const ipv6 = toIPv6(prefix, ipv4)
+    t.equal(toIPv4(prefix, ipv6), ipv4, ipv6)
+  }
+  for (const other of ['fd12:3456:78ac::ac12:9', '::ffff:172.18.0.9', 'fe80::1', 'fe80::1%eth0', '172.18.0.9', ''])
+    t.equal(toIPv4(prefix, other), undefined, other)
+
+  const route = (flags: string) =>
+    `${'0'.repeat(32)} 00 ${'0'.repeat(32)} 00 fe8000000000000000000000000000fe 00000400 00000001 00000000 ${flags}     eth0\n`
+  t.match(wouldLoseRoute('0\n', route('00450003')), /router advertisements/)
+  t.equal(wouldLoseRoute('1\n', route('00450003')), undefined, 'it is a router already')
+  t.equal(wouldLoseRoute('0\n', route('00000003')), undefined, 'a route that somebody has set stays')
+  t.equal(wouldLoseRoute('', ''), undefined)
+})
+
 t.test('a name of a bridge that somebody else has', async (t) => {
   const devices = t.testdir({
     idle: { bridge: {}, brif: {} },
@@ -121,9 +148,10 @@ t.test('a name of a bridge that somebody else has', async (t) => {
 t.test('the network of the containers of an agent', async (t) => {
   interface Network {
     Labels: Record<string, string>
+    EnableIPv6?: boolean
     IPAM: { Config: { Subnet: string }[] }
   }
-  const world = { network: undefined as Network | undefined, range: '172.18.0.0/16', isUsed: false }
+  const world = { network: undefined as Network | undefined, range: '172.18.0.0/16', isUsed: false, hasIPv6: false }
   const ours = (range: string): Network => ({
     Labels: { 'hedgerow.agent': 'x' },
     IPAM: { Config: [{ Subnet: range }] },
@@ -133,7 +161,9 @@ t.test('the network of the containers of an agent', async (t) => {
     if (method === 'POST') {
       let text = ''
       for await (const chunk of request) text += String(chunk)
-      world.network = ours((JSON.parse(text) as Partial<Network>).IPAM?.Config[0]?.Subnet ?? world.range)
+      const { EnableIPv6 = false, IPAM } = JSON.parse(text) as Partial<Network>
+      if (EnableIPv6 && !world.hasIPv6) response.statusCode = 400
+      else world.network = { ...ours(world.range), EnableIPv6, ...(IPAM === undefined ? {} : { IPAM }) }
     } else if (world.network === undefined) response.statusCode = 404
     else if (method === 'DELETE' && world.isUsed) response.statusCode = 403
     else if (method === 'DELETE') world.network = undefined
@@ -155,6 +185,19 @@ t.test('the network of the containers of an agent', async (t) => {
   world.isUsed = false
   await first.network.remove(engine)
   t.equal(world.network, undefined, 'nothing is left of it')
+
+  const ipv6 = prefix6('12345678ab')
+  const twice = new ContainerNetwork({ agent: 'x', bridge: 'br-hx', subnet: 'auto', avoids: [], ipv6 })
+  await twice.open(engine)
+  t.match(twice.refusal6, /400/, 'an engine without IPv6')
+  t.equal(twice.ipv6Of('172.18.0.9'), undefined)
+  world.hasIPv6 = true
+  const newer = new ContainerNetwork({ agent: 'x', bridge: 'br-hx', subnet: 'auto', avoids: [], ipv6 })
+  await newer.open(engine)
+  t.match([newer.refusal6, newer.ipv6Of('172.18.0.9')], [undefined, 'fd12:3456:78ab::ac12:9'], 'it has learnt it')
+  t.equal(newer.ipv4Of('fd12:3456:78ab::ac12:9'), '172.18.0.9')
+  t.equal(newer.ipv4Of('fd12:3456:78ab::ad12:9'), undefined, 'not in its range')
+  await newer.remove(engine)
 
   const isRefused = async (subnet: string, reason: RegExp) => t.match(await open(subnet).catch(explain), reason)
   await isRefused('10.30.7.0/24', /overlaps 10\.30\.0\.0\/16, the VIPs; give another one in agent\.containers\.subnet/)

@@ -53,6 +53,7 @@ function withEngine(engine: Engine): void {
       apply: (rules) => systemNft.apply(rules),
       log: silentLog,
     })
+    await guard.open()
     const runtime = new DockerRuntime({
       node: 'edge/n1',
       engine: { setting: engine.path, environment: {}, uid: 0 },
@@ -264,7 +265,7 @@ const NAMES = `require('dgram').createSocket('udp4').on('message', function (m, 
 }).bind(process.env.PORT, process.env.HOST)`
 
 t.test('unmodified images call by name, and are called under their own', { skip }, async (t) => {
-  const containers = { engine: engine?.path ?? '', privileged: false, subnet: 'auto' }
+  const containers = { engine: engine?.path ?? '', privileged: false, subnet: 'auto', ipv6: 'auto' as const }
   const config = { mode: 'host', containers, keepInstances: true, instanceUsers: 'agent' } as const
   await using mesh = await wholeMesh(['n1'], config)
   const service = (name: string, more: object) => ({
@@ -295,6 +296,10 @@ t.test('unmodified images call by name, and are called under their own', { skip 
   t.same(await mesh.node('n1').dns.reverse(caller), ['shop.acme.front.prod.0.pinned.local'], 'it sees who calls')
   const asked = await inFront('nslookup', '-type=a', 'x', 'shop.acme.names.prod.any.rr.local:5300')
   t.match(`${asked.stdout}${asked.stderr}`, /can't find x.*: NXDOMAIN/, 'UDP')
+
+  const [vip6 = ''] = await mesh.node('n1').dns.resolve6(NAME)
+  const over6 = await inFront('wget', '-q', '-O', '-', `http://[${vip6}]:8080/cgi-bin/who`)
+  t.match(over6, { code: 0, stdout: `[::ffff:${caller}]` }, 'IPv6, and it is the same caller')
 
   const address = (
     await text(['docker', 'inspect', '--format', '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}', cart])

@@ -24,6 +24,8 @@ export interface ContainerFacts {
   run: string
   network: string
   address: string
+  /** Absent: it has none. */
+  ipv6?: string | undefined
   /** A file on this machine; absent: the engine's own. */
   resolvConf: string | undefined
   /** A folder on this machine; absent: it has none. */
@@ -50,7 +52,7 @@ export function containerName(instance: string, run: string): string {
  * health check.
  */
 export function containerBody(facts: ContainerFacts): object {
-  const { assignment, agent, run, network, address } = facts
+  const { assignment, agent, run, network, address, ipv6 } = facts
   const { spec, instance } = assignment
   const environment = environmentOf(facts)
   const cmd = spec.cmd.map((word) => filledIn(word, environment))
@@ -68,7 +70,14 @@ export function containerBody(facts: ContainerFacts): object {
     },
     HostConfig: hostConfig(spec, facts),
     MacAddress: mac, // where engines read it depends on their age
-    NetworkingConfig: { EndpointsConfig: { [network]: { IPAMConfig: { IPv4Address: address }, MacAddress: mac } } },
+    NetworkingConfig: {
+      EndpointsConfig: {
+        [network]: {
+          IPAMConfig: { IPv4Address: address, ...(ipv6 === undefined ? {} : { IPv6Address: ipv6 }) },
+          MacAddress: mac,
+        },
+      },
+    },
   }
 }
 

@@ -1,8 +1,9 @@
 import { existsSync, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { MeshError } from '../../../core/errors.ts'
+import { explain, isMeshError, MeshError } from '../../../core/errors.ts'
 import { interfacesHere } from '../../../core/kit/interfaces.ts'
 import { LABELS } from './container-body.ts'
+import { cidr6, gateway6, toIPv4, toIPv6, type Prefix6 } from './container-ipv6.ts'
 import { isStatus, type Engine } from './engine.ts'
 import { collision, freeAddress, gatewayOf, holds, subnetOf, type Foreign, type Subnet } from './subnet.ts'
 
@@ -25,6 +26,8 @@ export interface NetworkOptions {
   subnet: string
   /** Ranges that lead to something else on this node. */
   avoids: readonly Foreign[]
+  /** Absent: IPv4 alone. */
+  ipv6?: Prefix6 | undefined
   random?: () => number
 }
 
@@ -36,6 +39,8 @@ export class ContainerNetwork {
   readonly #options: NetworkOptions
   readonly #taken = new Set<string>()
   #subnet: Subnet | undefined
+  #hasIPv6 = false
+  #refusal6: string | undefined
   #opening: Promise<Subnet> | undefined
 
   constructor(options: NetworkOptions) {
@@ -43,14 +48,29 @@ export class ContainerNetwork {
     this.#options = options
   }
 
-  /** Whether this is the address of a container of ours, or could be. */
-  holds(address: string): boolean {
-    return this.#subnet !== undefined && holds(this.#subnet, address)
+  /** Why the engine gives containers no IPv6, if it was asked for that. */
+  get refusal6(): string | undefined {
+    return this.#refusal6
+  }
+
+  /** The IPv4 address of the container of ours that has, or could have, this address. */
+  ipv4Of(address: string): string | undefined {
+    const { ipv6 } = this.#options
+    const ipv4 = ipv6 !== undefined && address.includes(':') ? toIPv4(ipv6, address) : address
+    return this.#subnet !== undefined && ipv4 !== undefined && holds(this.#subnet, ipv4) ? ipv4 : undefined
+  }
+
+  /** The other address of a container, where it has one. */
+  ipv6Of(ipv4: string): string | undefined {
+    const { ipv6 } = this.#options
+    return this.#hasIPv6 && ipv6 !== undefined ? toIPv6(ipv6, ipv4) : undefined
   }
 
   /** What is there already. */
   async find(engine: Engine): Promise<Subnet | undefined> {
-    this.#subnet = await this.#inspected(engine)
+    const found = await this.#inspected(engine)
+    this.#hasIPv6 = found?.hasIPv6 === true
+    this.#subnet = found?.subnet
     return this.#subnet
   }
 
@@ -124,13 +144,19 @@ export class ContainerNetwork {
 
   /** One that has not the configured range any more is made anew, unless containers are on it. */
   async #open(engine: Engine): Promise<Subnet> {
-    const { subnet: wanted } = this.#options
-    const found = await this.#inspected(engine)
-    if (found === undefined || (wanted !== 'auto' && found.cidr !== wanted && (await this.#isDeleted(engine)))) {
-      this.#subnet = await this.#made(engine)
-    } else this.#subnet = found
-    this.#check(this.#subnet, this.#options.avoids)
-    return this.#subnet
+    const { avoids } = this.#options
+    const found = await this.find(engine)
+    const isNew = found === undefined || (!this.#isAsConfigured(found) && (await this.#isDeleted(engine)))
+    const subnet = isNew ? await this.#made(engine) : found
+    this.#check(subnet, avoids)
+    this.#subnet = subnet
+    return subnet
+  }
+
+  #isAsConfigured({ cidr }: Subnet): boolean {
+    const { subnet: wanted, ipv6 } = this.#options
+    const hasWantedIPv6 = (ipv6 !== undefined && this.#refusal6 === undefined) === this.#hasIPv6
+    return hasWantedIPv6 && (wanted === 'auto' || wanted === cidr)
   }
 
   /** An address can be asked for only in a range that was asked for: the engine chooses one, and is then asked for that. */
@@ -139,15 +165,32 @@ export class ContainerNetwork {
     const taken = takenBridge(bridge)
     if (taken !== undefined) throw new MeshError('RUNTIME_FAILED', { reason: taken })
     if (wanted === 'auto') await this.#create(engine, undefined)
-    const subnet = wanted === 'auto' ? await this.#inspected(engine) : subnetOf(wanted)
+    const subnet = wanted === 'auto' ? (await this.#inspected(engine))?.subnet : subnetOf(wanted)
     if (subnet === undefined)
       throw new MeshError('RUNTIME_FAILED', {
         reason: `the network of containers has no usable IPv4 range (${wanted})`,
       })
     if (wanted === 'auto') await this.#isDeleted(engine)
     this.#check(subnet, [...avoids, ...(wanted === 'auto' ? [] : rangesHere(bridge))])
-    await this.#create(engine, subnet)
+    await this.#createWithIPv6(engine, subnet)
     return subnet
+  }
+
+  /** An engine that will not, or a kernel that cannot, is no reason to have no containers. */
+  async #createWithIPv6(engine: Engine, subnet: Subnet): Promise<void> {
+    const { ipv6 } = this.#options
+    this.#hasIPv6 = false
+    if (ipv6 !== undefined && this.#refusal6 === undefined) {
+      try {
+        await this.#create(engine, subnet, ipv6)
+        this.#hasIPv6 = true
+        return
+      } catch (error) {
+        if (!isMeshError(error, 'REQUEST_FAILED')) throw error
+        this.#refusal6 = explain(error)
+      }
+    }
+    await this.#create(engine, subnet)
   }
 
   #check(subnet: Subnet, avoids: readonly Foreign[]): void {
@@ -166,27 +209,37 @@ export class ContainerNetwork {
     }
   }
 
-  async #create(engine: Engine, subnet: Subnet | undefined): Promise<void> {
+  async #create(engine: Engine, subnet: Subnet | undefined, ipv6?: Prefix6): Promise<void> {
     const { agent, bridge } = this.#options
+    const ranges = [
+      ...(subnet === undefined ? [] : [{ Subnet: subnet.cidr, Gateway: gatewayOf(subnet) }]),
+      ...(ipv6 === undefined ? [] : [{ Subnet: cidr6(ipv6), Gateway: gateway6(ipv6) }]),
+    ]
     const body = {
       Name: this.name,
       CheckDuplicate: true,
       Driver: 'bridge',
-      ...(subnet === undefined ? {} : { IPAM: { Config: [{ Subnet: subnet.cidr, Gateway: gatewayOf(subnet) }] } }),
+      ...(ipv6 === undefined ? {} : { EnableIPv6: true }),
+      ...(ranges.length === 0 ? {} : { IPAM: { Config: ranges } }),
       Options: { 'com.docker.network.bridge.name': bridge, 'com.docker.network.bridge.enable_icc': 'false' },
       Labels: { [LABELS.agent]: agent },
     }
     await engine.ask({ method: 'POST', path: '/networks/create', body })
   }
 
-  async #inspected(engine: Engine): Promise<Subnet | undefined> {
+  async #inspected(engine: Engine): Promise<{ subnet: Subnet | undefined; hasIPv6: boolean } | undefined> {
     try {
       const network = (await engine.ask({ method: 'GET', path: `/networks/${this.name}` })) as InspectedNetwork
       if (network.Labels?.[LABELS.agent] !== this.#options.agent)
         throw new MeshError('RUNTIME_FAILED', {
           reason: `the engine has a network ${this.name} that is not this agent’s; remove it`,
         })
-      return (network.IPAM?.Config ?? []).flatMap(({ Subnet: cidr = '' }) => subnetOf(cidr) ?? [])[0]
+      const { ipv6 } = this.#options
+      const ranges = (network.IPAM?.Config ?? []).flatMap(({ Subnet: cidr }) => cidr ?? [])
+      return {
+        subnet: ranges.flatMap((cidr) => subnetOf(cidr) ?? [])[0],
+        hasIPv6: network.EnableIPv6 === true && ipv6 !== undefined && ranges.includes(cidr6(ipv6)),
+      }
     } catch (error) {
       if (isStatus(error, 404)) return undefined
       throw error
@@ -195,6 +248,7 @@ export class ContainerNetwork {
 }
 
 interface InspectedNetwork {
+  EnableIPv6?: boolean
   Labels?: Record<string, string>
   IPAM?: { Config?: { Subnet?: string }[] }
 }

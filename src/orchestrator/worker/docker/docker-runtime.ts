@@ -71,7 +71,9 @@ export class DockerRuntime implements Runtime {
   get finding(): string {
     if (this.#engine === undefined) return this.#reason
     const { socketPath, version } = this.#engine
-    return `engine ${version.version} at ${socketPath}`
+    const { refusal6 } = this.#network
+    const without = refusal6 === undefined ? '' : `; containers have no IPv6: ${refusal6}`
+    return `engine ${version.version} at ${socketPath}${without}`
   }
 
   /** Looks for the engine again. */
@@ -97,7 +99,12 @@ export class DockerRuntime implements Runtime {
 
   /** Whether a caller with this address is, or claims to be, a container of ours. */
   holds(address: string): boolean {
-    return this.#network.holds(address)
+    return this.#network.ipv4Of(address) !== undefined
+  }
+
+  /** The IPv4 address of the same container, by which it is known. */
+  ipv4Of(address: string): string | undefined {
+    return this.#network.ipv4Of(address)
   }
 
   /** The agent ends for good, as far as it knows: its bridge goes with its last container. */
@@ -196,6 +203,7 @@ export class DockerRuntime implements Runtime {
     const { node, network, resolvConf } = this.#options
     const container = containerName(assignment.instance, run)
     const trace = { run, container, address, engine: engine.socketPath }
+    const ipv6 = this.#network.ipv6Of(address)
     const facts = {
       assignment,
       agent: network.agent,
@@ -203,6 +211,7 @@ export class DockerRuntime implements Runtime {
       run,
       network: this.#network.name,
       address,
+      ipv6,
       resolvConf,
       secrets,
     }
@@ -212,7 +221,7 @@ export class DockerRuntime implements Runtime {
     const { guard } = this.#options
     const isClosed = assignment.spec.egress === 'none'
     try {
-      await guard.admit({ mac: macOf(address), ipv4: address, isClosed })
+      await guard.admit({ mac: macOf(address), ipv4: address, ipv6, isClosed })
       await engine.ask({
         method: 'POST',
         path: '/containers/create',
@@ -323,7 +332,6 @@ export class DockerRuntime implements Runtime {
   /** Those of an earlier agent: before they are adopted, too, their calls must not fail. */
   async #guardAll(engine: Engine): Promise<void> {
     const { guard, log, network } = this.#options
-    await guard.open()
     try {
       const filters = JSON.stringify({ label: [`${LABELS.agent}=${network.agent}`] })
       const all = await engine.ask({ method: 'GET', path: '/containers/json', query: { filters } })
@@ -336,8 +344,10 @@ export class DockerRuntime implements Runtime {
 }
 
 function guarded({ Labels = {}, NetworkSettings }: ListedContainer, network: string): GuardedContainer[] {
-  const { IPAddress: ipv4 = '', MacAddress: mac = '' } = NetworkSettings?.Networks?.[network] ?? {}
-  return ipv4 === '' || mac === '' ? [] : [{ mac, ipv4, isClosed: Labels[LABELS.egress] === 'none' }]
+  const found = NetworkSettings?.Networks?.[network] ?? {}
+  const { IPAddress: ipv4 = '', GlobalIPv6Address: ipv6 = '', MacAddress: mac = '' } = found
+  const isClosed = Labels[LABELS.egress] === 'none'
+  return ipv4 === '' || mac === '' ? [] : [{ mac, ipv4, ...(ipv6 === '' ? {} : { ipv6 }), isClosed }]
 }
 
 interface Start {
@@ -360,7 +370,9 @@ interface Followed {
 interface ListedContainer {
   Id: string
   Labels?: Record<string, string>
-  NetworkSettings?: { Networks?: Record<string, { IPAddress?: string; MacAddress?: string }> }
+  NetworkSettings?: {
+    Networks?: Record<string, { IPAddress?: string; GlobalIPv6Address?: string; MacAddress?: string }>
+  }
 }
 
 interface InspectedContainer {
