@@ -150,6 +150,9 @@ class Scraper {
         ? Registry.OPENMETRICS_CONTENT_TYPE
         : Registry.PROMETHEUS_CONTENT_TYPE,
     )
-    return { type: formats.contentType, text: await formats.metrics() }
+    const names = registry.getMetricsAsArray().map((metric) => ({ metric, name: metric.name }))
+    const text = await formats.metrics()
+    for (const { metric, name } of names) metric.name = name // prom-client takes `_total` off counters in OpenMetrics, for good
+    return { type: formats.contentType, text }
   }
 }

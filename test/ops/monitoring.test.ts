@@ -1,18 +1,26 @@
-import { spawnSync } from 'node:child_process'
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
+import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import t from 'tap'
 import { parse, stringify } from 'yaml'
+import { Lifetime } from '../../src/core/kit/lifetime.ts'
 import { describeProcess, METRICS_ROLES, openMetrics, type MetricsRole } from '../../src/core/metrics.ts'
+import { freePort } from '../../src/lab/system-tools.ts'
 import { countServices } from '../../src/orchestrator/root/service-metrics.ts'
-import { promtool } from './promtool.ts'
+import { Ops } from '../../src/roles/ops-server.ts'
+import { eventually } from '../cli/program.ts'
+import { prometheusFolder } from './prometheus.ts'
 
 /** What Prometheus and Grafana are given: metrics, alert rules, boards. */
 
+t.setTimeout(240_000) // the package is fetched where it is not installed
+
 const EXAMPLES = resolve(import.meta.dirname, '../../examples')
-const tool = promtool()
-const skip = tool === undefined ? 'needs promtool (of the package prometheus)' : false
+const folderOfTools = prometheusFolder()
+const tool = join(folderOfTools ?? '', 'promtool')
+const skip = folderOfTools === undefined ? 'needs the package prometheus' : false
 
 const read = (path: string) => readFileSync(join(EXAMPLES, path), 'utf8')
 
@@ -80,7 +88,7 @@ t.test('wanted and ready by service, and of too many the rest as one', async (t)
 t.test('promtool finds nothing in the metrics of any role', { skip }, async (t) => {
   for (const role of METRICS_ROLES) {
     const input = await openMetrics(role).registry.metrics()
-    const { status, stdout, stderr } = spawnSync(tool ?? '', ['check', 'metrics'], { input, encoding: 'utf8' })
+    const { status, stdout, stderr } = spawnSync(tool, ['check', 'metrics'], { input, encoding: 'utf8' })
     t.same({ status, said: `${stdout}${stderr}` }, { status: 0, said: '' }, role)
   }
 })
@@ -93,7 +101,7 @@ const rules = (parse(read('prometheus/alerts.yaml')) as Rules).groups.flatMap((g
 
 t.test('promtool accepts the rules, and their tests pass', { skip }, async (t) => {
   const check = (...args: string[]) => {
-    const { status, stdout, stderr } = spawnSync(tool ?? '', args, {
+    const { status, stdout, stderr } = spawnSync(tool, args, {
       cwd: join(EXAMPLES, 'prometheus'),
       encoding: 'utf8',
     })
@@ -148,7 +156,7 @@ t.test('the queries of the boards can be read, and no panel covers another', { s
   t.teardown(() => rmSync(folder, { recursive: true }))
   const group = exprs.map((expr, at) => ({ record: `panel:${at}`, expr: expr.replaceAll('$__rate_interval', '5m') }))
   writeFileSync(join(folder, 'rules.yaml'), stringify({ groups: [{ name: 'panels', rules: group }] }))
-  const { status, stdout, stderr } = spawnSync(tool ?? '', ['check', 'rules', join(folder, 'rules.yaml')], {
+  const { status, stdout, stderr } = spawnSync(tool, ['check', 'rules', join(folder, 'rules.yaml')], {
     encoding: 'utf8',
   })
   t.equal(status, 0, `${stdout}${stderr}`)
@@ -163,3 +171,71 @@ t.test('the queries of the boards can be read, and no panel covers another', { s
     )
   }
 })
+
+t.test('a real Prometheus takes the metrics, the rules and the exemplars', { skip }, async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'hedgerow-prometheus-'))
+  t.teardown(() => rmSync(folder, { recursive: true, force: true }))
+  const registries = METRICS_ROLES.map((role) => openMetrics(role))
+  const [agent] = registries.slice(-1) as [ReturnType<typeof openMetrics>]
+  const traceId = '0af7651916cd43dd8448eb211c80319c'
+  agent.flowConnect.record('direct', 0.003)
+  agent.flowConnect.mark('direct', 0.003, traceId)
+  await using life = new Lifetime()
+  const addresses: string[] = []
+  for (const metrics of registries) {
+    const ops = life.use(await Ops.start({ host: '127.0.0.1', port: 0, metrics, ready: () => ({}) }))
+    addresses.push(ops.address.slice('http://'.length))
+  }
+  const config = parse(read('prometheus/prometheus.yaml')) as { global: object; scrape_configs: object[] }
+  Object.assign(config.global, { scrape_interval: '1s', evaluation_interval: '1s' })
+  Object.assign(config.scrape_configs[0] as object, { static_configs: [{ targets: addresses }] })
+  writeFileSync(join(folder, 'prometheus.yaml'), stringify(config))
+  cpSync(join(EXAMPLES, 'prometheus/alerts.yaml'), join(folder, 'alerts.yaml'))
+  const port = await freePort()
+  const program = spawn(
+    join(folderOfTools ?? '', 'prometheus'),
+    [
+      `--config.file=${folder}/prometheus.yaml`,
+      `--storage.tsdb.path=${folder}/data`,
+      `--web.listen-address=127.0.0.1:${port}`,
+      '--enable-feature=exemplar-storage',
+    ],
+    { stdio: ['ignore', 'ignore', 'pipe'] },
+  )
+  let said = ''
+  program.stderr.setEncoding('utf8').on('data', (chunk: string) => (said = `${said}${chunk}`.slice(-4_000)))
+  life.defer(() => ended(program))
+  const ask = async <T>(path: string): Promise<T | undefined> => {
+    const answer = await fetch(`http://127.0.0.1:${port}/api/v1/${path}`).catch(() => undefined)
+    return answer?.ok === true ? ((await answer.json()) as { data: T }).data : undefined
+  }
+  const soon = async (what: string, isSo: () => Promise<boolean>) =>
+    eventually(isSo, what, 60_000).catch((error: unknown) => t.fail(`${String(error)}\n${said}`))
+
+  type Series = { result: { metric: Record<string, string>; value: [number, string] }[] }
+  const query = (text: string) => ask<Series>(`query?query=${encodeURIComponent(text)}`)
+  await soon('every role is scraped', async () => {
+    const up = await query('count(up{job="hedgerow"} == 1)')
+    return up?.result[0]?.value[1] === `${METRICS_ROLES.length}`
+  })
+  type RuleState = { groups: { rules: { name: string; health: string; lastError?: string }[] }[] }
+  await soon('every rule is evaluated', async () => {
+    const found = (await ask<RuleState>('rules'))?.groups.flatMap((group) => group.rules) ?? []
+    return found.length === rules.length && found.every(({ health }) => health === 'ok')
+  })
+  const connected = `hedgerow_proxy_flow_connect_seconds_bucket{role="agent"}`
+  type Exemplars = { exemplars: { labels: { trace_id: string } }[] }[]
+  await soon('the exemplar is kept', async () => {
+    const [from, until] = [Date.now() / 1_000 - 600, Date.now() / 1_000 + 600]
+    const path = `query_exemplars?query=${encodeURIComponent(connected)}&start=${from}&end=${until}`
+    return (await ask<Exemplars>(path))?.[0]?.exemplars[0]?.labels.trace_id === traceId
+  })
+  t.pass('all of it')
+})
+
+async function ended(program: ChildProcess): Promise<void> {
+  if (program.exitCode !== null) return
+  const exited = once(program, 'exit')
+  program.kill('SIGKILL')
+  await exited
+}

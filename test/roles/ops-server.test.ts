@@ -42,6 +42,12 @@ t.test('metrics, in the format that the client asks for', async (t) => {
   t.match(open.headers.get('content-type'), 'application/openmetrics-text')
   t.match(await open.text(), /# EOF\n$/)
   t.notMatch(await plain.text(), '# EOF', 'two clients at once each get their own format')
+  const again = await (await ask('/metrics')).text()
+  t.match(
+    again,
+    /^# TYPE hedgerow_link_messages_total counter$/m,
+    'counters keep their names when OpenMetrics was read',
+  )
 })
 
 t.test('HEAD, OPTIONS, other methods and other paths', async (t) => {
