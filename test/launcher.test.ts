@@ -64,3 +64,26 @@ t.test('without a Node 24 the launcher says what is needed', async (t) => {
   t.match(stderr, /^hedgerow needs Node 24\.19 or newer; this is Node 18\.20\.4 /)
   t.match(stderr, 'npm ci', 'and how to get it')
 })
+
+t.test('root and cluster collect garbage beside their event loop, and whoever set flags keeps them', async (t) => {
+  const dir = t.testdir({
+    'package.json': '{"type":"module"}',
+    'main.js': 'console.log(JSON.stringify([process.execArgv, process.argv.slice(2)]))',
+  })
+  const launcher = join(dir, 'hedgerow.js')
+  await cp(resolve(import.meta.dirname, '../src/hedgerow.js'), launcher)
+  const usual = ['--max-semi-space-size=2', '--single-threaded-gc']
+  const control = ['--max-semi-space-size=8', '--no-parallel-scavenge']
+  const rows = [
+    { flags: usual, args: ['agent', '--name', 'root'], gets: usual },
+    { flags: usual, args: ['root', '--state', 'a b'], gets: control },
+    { flags: usual, args: ['--json', 'cluster'], gets: control },
+    { flags: ['--no-warnings', ...usual], args: ['cluster'], gets: [...control, '--no-warnings'] },
+    { flags: ['--max-semi-space-size=1'], args: ['root'], gets: ['--max-semi-space-size=1'] },
+    { flags: [], args: ['root'], gets: [] },
+  ]
+  for (const { flags, args, gets } of rows) {
+    const { stdout, stderr, code } = await run([process.execPath, ...flags, launcher, ...args])
+    t.same([code, stderr, JSON.parse(stdout || '[]')], [0, '', [gets, args]], `${flags.join(' ')} ${args.join(' ')}`)
+  }
+})

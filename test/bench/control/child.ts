@@ -17,8 +17,9 @@ export interface Answered {
   error?: string
 }
 
-/** As the first line of the launcher has them, so that memory is that of the program. */
+/** As the launcher has them, so that memory and pauses are those of the program. */
 const FLAGS = ['--max-semi-space-size=2', '--single-threaded-gc']
+const CONTROL_FLAGS = ['--max-semi-space-size=8', '--no-parallel-scavenge']
 
 /** A process of the benchmark (program.ts) that is asked over its channel; it ends with this process. */
 export class Child<C extends Calls> implements AsyncDisposable {
@@ -42,7 +43,8 @@ export class Child<C extends Calls> implements AsyncDisposable {
 
   /** With `profile` the process writes a CPU profile into that folder when it ends. */
   static start<C extends Calls>(role: string, profile?: string): Child<C> {
-    const flags = profile === undefined ? FLAGS : [...FLAGS, '--cpu-prof', `--cpu-prof-dir=${join(profile, role)}`]
+    const own = role === 'root' || role === 'cluster' ? CONTROL_FLAGS : FLAGS
+    const flags = profile === undefined ? own : [...own, '--cpu-prof', `--cpu-prof-dir=${join(profile, role)}`]
     const child = fork(join(import.meta.dirname, 'program.ts'), [role], { execArgv: flags, serialization: 'advanced' })
     return new Child(child, role)
   }
