@@ -1,4 +1,3 @@
-import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { isMeshError } from '../../../src/core/errors.ts'
 import type { Lifetime } from '../../../src/core/kit/lifetime.ts'
@@ -24,11 +23,11 @@ export function crowdCalls(life: Lifetime) {
   const arrivals: number[] = []
   return {
     /** Resolves when all of them are linked. */
-    async join(newcomers: readonly Newcomer[], dir: string, capacity: { memoryMb: number }): Promise<void> {
+    async join(newcomers: readonly Newcomer[], capacity: { memoryMb: number }): Promise<void> {
       const waiting = [...newcomers]
       const joinOne = async () => {
         for (let next = waiting.shift(); next !== undefined; next = waiting.shift())
-          nodes.push(life.use(await joined({ ...next, dir: join(dir, next.name), ...capacity })))
+          nodes.push(life.use(await joined({ ...next, ...capacity })))
       }
       await Promise.all(Array.from({ length: JOIN_AT_ONCE }, joinOne))
       for (const node of nodes) await node.linked()

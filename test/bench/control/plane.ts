@@ -81,11 +81,7 @@ export class Plane implements AsyncDisposable {
     this.crowds.push(...children)
     await Promise.all(children.map((child) => child.call('longestBlockMs'))) // it runs
     const startedAt = performance.now()
-    await Promise.all(
-      children.map((child, i) =>
-        child.call('join', crowds[i] ?? [], join(this.dir, `crowd${i}`), { memoryMb: MEMORY_MB }),
-      ),
-    )
+    await Promise.all(children.map((child, i) => child.call('join', crowds[i] ?? [], { memoryMb: MEMORY_MB })))
     return performance.now() - startedAt
   }
 

@@ -1,9 +1,13 @@
+import { HeldIdentity } from '../../../src/core/identity/held.ts'
+import { createRequest } from '../../../src/core/identity/keys.ts'
+import { postJson } from '../../../src/core/identity/post.ts'
+import { clientOptions, fetchCa } from '../../../src/core/identity/tls.ts'
+import { parseToken } from '../../../src/core/identity/token.ts'
 import { silentLog } from '../../../src/core/kit/log.ts'
 import { openMetrics } from '../../../src/core/metrics.ts'
 import type { InstanceState } from '../../../src/core/model/instance.ts'
 import { NOTHING } from '../../../src/orchestrator/scheduling/capacity.ts'
 import type { Assignment, InstanceReport } from '../../../src/orchestrator/spec.ts'
-import { enrolNode } from '../../../src/orchestrator/worker/join.ts'
 import { Uplink, type UplinkWorker } from '../../../src/orchestrator/worker/uplink.ts'
 
 /** From accepted to ready, as of a small program. */
@@ -16,6 +20,19 @@ export function monotonicMs(): number {
 
 const metrics = openMetrics('agent')
 
+/** All nodes of a process have one key: a machine of its own makes its own, which is not what is measured here. */
+const request = createRequest({ role: 'cluster', mesh: 'simulated', cluster: 'joining' })
+
+/** As core/identity/enrol.ts does, with every question to the cluster, and without what only costs the node: a key, and its files. */
+async function enrolled(name: string, token: string, signal: AbortSignal) {
+  const { url, fingerprint } = parseToken(token)
+  const ca = await fetchCa(url, fingerprint, signal)
+  const { keyPem, csrPem } = await request
+  const tls = { ...clientOptions({ ca }, ({ role }) => role === 'cluster'), agent: false } as const
+  const { chain } = await postJson(new URL('/enrol', url), { token, csr: csrPem, name }, tls, signal)
+  return { identity: HeldIdentity.inMemory({ keyPem, chain, ca }), url }
+}
+
 /**
  * A node with an identity, a certificate and a control link of its own, as an agent has them; what it is to run it only says that it
  * runs.
@@ -26,9 +43,9 @@ export class SimulatedNode implements AsyncDisposable {
   readonly #ending = new AbortController()
   #uplink: Uplink | undefined
 
-  static async join(options: { name: string; token: string; dir: string; memoryMb: number }): Promise<SimulatedNode> {
-    const { name, token, dir, memoryMb } = options
-    const { identity, url } = await enrolNode({ dir, name, token }, AbortSignal.timeout(120_000))
+  static async join(options: { name: string; token: string; memoryMb: number }): Promise<SimulatedNode> {
+    const { name, token, memoryMb } = options
+    const { identity, url } = await enrolled(name, token, AbortSignal.timeout(120_000))
     const node = new SimulatedNode()
     const facts = {
       id: `?/${name}`, // the cluster knows it by its certificate
