@@ -17,6 +17,7 @@ export interface RunOptions {
   listen?: string
   opsListen?: string
   publicUrl?: string
+  publicHost?: string
   tokenFile?: string
   advertise?: string[]
   paths?: string

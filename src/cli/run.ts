@@ -23,6 +23,7 @@ const roles = {
   relay: () => import('../roles/relay.ts'),
   agent: () => import('../agent/agent.ts'),
   hostPort: () => import('../config/host-port.ts'),
+  printHostPort: () => import('../core/kit/host-port.ts'),
   log: () => import('../core/kit/log.ts'),
 }
 
@@ -40,11 +41,18 @@ function upCommand(program: Command, context: () => Context): void {
     roleCommand(
       program,
       'up',
-      'run the whole mesh on one machine: root, cluster and agent in one process, on loopback only',
+      'run the whole mesh on one machine: root, cluster and agent in one process; on loopback only, unless --listen says otherwise',
     ),
   )
     .option('--cluster-name <name>', 'the cluster’s name (edge)')
-    .option('--listen <host:port>', 'the first of three consecutive ports: root, cluster, tunnel (127.0.0.1:7470)')
+    .option(
+      '--listen <host:port>',
+      'the first of three consecutive ports: root, cluster, tunnel (127.0.0.1:7470); with an address that others reach, they can join',
+    )
+    .option(
+      '--public-host <host>',
+      'the address or name at which others reach this machine; then it listens on all addresses, if --listen does not name one',
+    )
     .action(async (options: RunOptions) => {
       const { state, version, environment } = context()
       const predecessor = await predecessorOf(options, context())
@@ -57,19 +65,22 @@ function upCommand(program: Command, context: () => Context): void {
     })
 }
 
-/** Three ports in a row, from `--listen` on. */
+/** Three ports in a row, from `--listen` on. Health and metrics ask for no credential: they stay on loopback. */
 async function upConfig(options: RunOptions): Promise<Config> {
-  const { hostPort } = await roles.hostPort()
+  const [{ hostPort }, { printHostPort }] = await Promise.all([roles.hostPort(), roles.printHostPort()])
+  const { publicHost, listen = publicHost === undefined ? undefined : '0.0.0.0:7470' } = options
   const from = (first: string): PartialConfig => {
     const { host, port } = hostPort(first)
-    const at = (offset: number) => `${host}:${port + offset}`
+    const at = (offset: number, where = host) => printHostPort(where, port + offset)
+    const inside = host.startsWith('127.') || host === '::1' ? host : '127.0.0.1'
+    const url = (offset: number) => (publicHost === undefined ? {} : { publicUrl: `https://${at(offset, publicHost)}` })
     return {
-      root: { listen: at(0), opsListen: at(10) },
-      cluster: { listen: at(1), opsListen: at(11) },
-      agent: { listen: at(2) },
+      root: { listen: at(0), opsListen: at(10, inside), ...url(0) },
+      cluster: { listen: at(1), opsListen: at(11, inside), ...url(1) },
+      agent: { listen: at(2), ...(publicHost === undefined ? {} : { advertise: [at(2, publicHost)] }) },
     }
   }
-  return configOf(options, [from('127.0.0.1:7470')], options.listen === undefined ? {} : from(options.listen), {
+  return configOf(options, [from('127.0.0.1:7470')], listen === undefined ? {} : from(listen), {
     cluster: present({ name: options.clusterName }),
     agent: agentLayer(without(options, 'listen')),
   })
