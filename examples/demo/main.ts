@@ -5,6 +5,7 @@
  *     npm run demo                     as root: networks out of namespaces; otherwise on loopback
  *     npm run demo -- --json           one JSON object a line, one per step; the last has "ok": true
  *     npm run demo -- --loopback       on loopback, also as root
+ *     npm run demo -- --rate 50        50 requests a second while things die, for a small machine
  *     npm run demo -- --no-install     never calls apt-get
  */
 import { once } from 'node:events'
@@ -21,6 +22,7 @@ const values = scriptOptions({
   options: {
     json: { kind: 'flag', meaning: 'prints one JSON object a line, one for each step' },
     loopback: { kind: 'flag', meaning: 'on loopback, also as root' },
+    rate: { kind: 'number', default: 200, meaning: 'requests a second while things die' },
     'no-install': { kind: 'flag', meaning: 'never calls apt-get' },
   },
 })
@@ -51,7 +53,7 @@ async function build(): Promise<Stage> {
 }
 
 async function play(stage: Stage): Promise<void> {
-  const story = new Story(stage, tell, abort.signal)
+  const story = new Story(stage, tell, { rate: values.rate, signal: abort.signal })
   try {
     await story.nodes()
     await story.submit()

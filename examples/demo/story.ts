@@ -6,7 +6,7 @@ import { MARK } from './marked.ts'
 import { check, get, PORT, Shell, type Answer } from './shell.ts'
 import { ask, REPOSITORY, type Machine, type Stage } from './stage.ts'
 import type { Teller } from './tell.ts'
-import { REQUESTS_PER_SECOND, underLoad } from './under-load.ts'
+import { underLoad } from './under-load.ts'
 
 /** What `hedgerow get instances -o json` lists. */
 interface InstanceRow {
@@ -34,13 +34,16 @@ export class Story {
   readonly #stage: Stage
   readonly #tell: Teller
   readonly #signal: AbortSignal
+  readonly #rate: number
   readonly #shell: Shell
   readonly #here: Machine
 
-  constructor(stage: Stage, tell: Teller, signal: AbortSignal) {
+  /** `rate`: requests a second while things die. */
+  constructor(stage: Stage, tell: Teller, { rate, signal }: { rate: number; signal: AbortSignal }) {
     this.#stage = stage
     this.#tell = tell
     this.#signal = signal
+    this.#rate = rate
     this.#shell = new Shell(tell, signal)
     this.#here = stage.nodes[0] as Machine
   }
@@ -167,7 +170,7 @@ export class Story {
   }
 
   async killInstance(): Promise<void> {
-    this.#tell.step('kill', `kill -9 of an instance at ${REQUESTS_PER_SECOND} requests/s, each on a new connection`)
+    this.#tell.step('kill', `kill -9 of an instance at ${this.#rate} requests/s, each on a new connection`)
     const name = `${STOCK}.1.pinned.local`
     const [victim] = await this.#shell.curl(this.#here, name)
     check(victim !== undefined, 'there is no instance to kill')
@@ -190,7 +193,7 @@ export class Story {
     check(machine !== undefined, `all of the stock runs on ${this.#here.name}`)
     this.#tell.step(
       'lose',
-      `The power of ${machine.name} goes, which runs a part of the stock, at ${REQUESTS_PER_SECOND} requests/s`,
+      `The power of ${machine.name} goes, which runs a part of the stock, at ${this.#rate} requests/s`,
     )
     const wanted = (await this.#instances()).length
     const { load, result } = await this.#underLoad(async () => {
@@ -229,7 +232,8 @@ export class Story {
 
   #underLoad<T>(act: () => Promise<T>) {
     const name = `${STOCK}.any.rr.local`
-    return underLoad({ machine: this.#here, name, tell: this.#tell, signal: this.#signal }, act)
+    const load = { machine: this.#here, name, rate: this.#rate }
+    return underLoad({ ...load, tell: this.#tell, signal: this.#signal }, act)
   }
 
   async #instances(service = 'shop.acme'): Promise<InstanceRow[]> {

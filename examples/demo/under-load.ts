@@ -6,18 +6,26 @@ import { check, PORT } from './shell.ts'
 import { ask, type Machine } from './stage.ts'
 import type { Teller } from './tell.ts'
 
-export const REQUESTS_PER_SECOND = 200
 /** Load before and after what happens, so that the figures show the way into it and out of it. */
 const MARGIN_MS = 1_000
 
+interface Load {
+  machine: Machine
+  name: string
+  /** Requests a second. */
+  rate: number
+  tell: Teller
+  signal: AbortSignal
+}
+
 /** Runs `act` while requests for `name` come in from `machine`, and tells what became of them. */
 export async function underLoad<T>(
-  { machine, name, tell, signal }: { machine: Machine; name: string; tell: Teller; signal: AbortSignal },
+  { machine, name, rate, tell, signal }: Load,
   act: () => Promise<T>,
 ): Promise<{ load: LoadReport; result: T }> {
   const { ipv4 } = await ask<{ ipv4: string }>(machine, ['resolve', name])
   const generator = [process.execPath, join(import.meta.dirname, 'load.ts')]
-  const argv = machine.argv([...generator, ipv4, String(PORT), name, String(REQUESTS_PER_SECOND)])
+  const argv = machine.argv([...generator, ipv4, String(PORT), name, String(rate)])
   await using program = Program.start(argv)
   await sleep(MARGIN_MS, undefined, { signal })
   const result = await act()

@@ -1,13 +1,14 @@
 import { execFile } from 'node:child_process'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { join, resolve } from 'node:path'
+import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { Lifetime } from '../../src/core/kit/lifetime.ts'
 import type { Host } from '../../src/lab/host.ts'
 import { lab } from '../../src/lab/lab.ts'
 import type { Program, Result } from '../../src/lab/program.ts'
+import { HEDGEROW } from '../support/launcher.ts'
 
 /**
  * One machine with a mesh on the kernel fast path, in a network namespace of its own (needs root, ip, nft):
@@ -17,12 +18,6 @@ import type { Program, Result } from '../../src/lab/program.ts'
  *     await compareWeb(machine, web, { rounds: 5, seconds: 3 })
  */
 
-const LAUNCHER = [
-  process.execPath,
-  '--max-semi-space-size=2',
-  '--single-threaded-gc',
-  resolve(import.meta.dirname, '../../src/hedgerow.js'),
-]
 const READY_MS = 40_000
 
 export interface FastPathOptions {
@@ -68,7 +63,7 @@ export class FastPathMachine implements AsyncDisposable {
   /** `hedgerow …` there, to its end. */
   hedgerow(...args: string[]): Promise<Result> {
     const { env } = this.#options
-    return this.host.exec([...LAUNCHER, '--state', this.state, ...args], {
+    return this.host.exec([...HEDGEROW, '--state', this.state, ...args], {
       timeoutMs: 30_000,
       ...(env === undefined ? {} : { env }),
     })
@@ -191,7 +186,7 @@ export class FastPathMachine implements AsyncDisposable {
       '127.0.0.1:9',
       ...args,
     ]
-    return this.host.spawn([...LAUNCHER, '--state', this.state, ...up], env === undefined ? {} : { env })
+    return this.host.spawn([...HEDGEROW, '--state', this.state, ...up], env === undefined ? {} : { env })
   }
 }
 

@@ -1,6 +1,5 @@
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { HEDGEROW } from '../../examples/demo/stage.ts'
 import { askAgent } from '../../src/agent/local-api.ts'
 import type { NetcheckReport } from '../../src/client/reports.ts'
 import { NETWORKS, sitesOf } from '../bench/nat/kinds.ts'
@@ -8,6 +7,7 @@ import { matrix } from '../bench/nat/matrix.ts'
 import { until, World } from '../bench/nat/world.ts'
 import { hasTool } from '../../src/lab/system-tools.ts'
 import { lacking } from '../../src/lab/namespace.ts'
+import { HEDGEROW } from '../support/launcher.ts'
 
 /**
  * What agents behind real routers learn of their networks, and what they try then: IPv6 behind firewalls, one NAT above two nodes

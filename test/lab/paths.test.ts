@@ -1,10 +1,10 @@
 import t from 'tap'
-import { HEDGEROW } from '../../examples/demo/stage.ts'
 import { NETWORKS, sitesOf } from '../bench/nat/kinds.ts'
 import { matrix } from '../bench/nat/matrix.ts'
 import { until, World } from '../bench/nat/world.ts'
 import { hasTool } from '../../src/lab/system-tools.ts'
 import { lacking } from '../../src/lab/namespace.ts'
+import { HEDGEROW } from '../support/launcher.ts'
 
 /**
  * Which path two networks settle on, with 25 ms on each uplink: real agents behind real routers, TCP and UDP. What needs no

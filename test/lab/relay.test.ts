@@ -1,10 +1,10 @@
 import t from 'tap'
-import { HEDGEROW } from '../../examples/demo/stage.ts'
 import { NETWORKS, sitesOf } from '../bench/nat/kinds.ts'
 import { matrix } from '../bench/nat/matrix.ts'
 import { World } from '../bench/nat/world.ts'
 import { hasTool } from '../../src/lab/system-tools.ts'
 import { lacking } from '../../src/lab/namespace.ts'
+import { HEDGEROW } from '../support/launcher.ts'
 
 /**
  * Two networks that let next to nothing out, and a stand-alone relay on port 443 beside the cluster's: listening and carrying

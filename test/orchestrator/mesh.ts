@@ -133,7 +133,13 @@ export class World implements AsyncDisposable {
 
   async node(
     name: string,
-    options: FakeOptions & { cluster?: string; dir?: string; token?: string; via?: string } = {},
+    options: FakeOptions & {
+      cluster?: string
+      dir?: string
+      token?: string
+      via?: string
+      linkedWithinMs?: number
+    } = {},
   ): Promise<FakeNode> {
     const cluster = options.cluster ?? 'edge'
     const dir = join(this.dir, options.dir ?? `node-${cluster}-${name}`)
@@ -142,7 +148,7 @@ export class World implements AsyncDisposable {
     const { identity, url } = await enrolNode({ dir, name, ...token }, AbortSignal.timeout(5_000))
     const node = new FakeNode(`${cluster}/${name}`, { identity, url: options.via ?? url }, options)
     this.#nodes.add(node)
-    await until(() => node.uplink.isUp, `${name} is linked`)
+    await until(() => node.uplink.isUp, `${name} is linked`, undefined, options.linkedWithinMs)
     return node
   }
 
@@ -362,15 +368,16 @@ export function sla(...services: Array<Record<string, unknown>>) {
   }
 }
 
-/** Waits for a fact; fails with its name after thirty seconds: a busy machine takes several times as long as this one. */
+/** Waits for a fact; fails with its name after a minute: a busy machine takes several times as long as this one. */
 export async function until(
   fact: () => boolean | Promise<boolean>,
   what: string,
   detail: () => Promise<string> = async () => '',
+  limitMs = 60_000,
 ): Promise<void> {
-  const end = performance.now() + 60_000
+  const end = performance.now() + limitMs
   while (!(await fact())) {
     if (performance.now() > end) throw new Error(`still not true: ${what} ${await detail()}`)
-    await new Promise((resolve) => setTimeout(resolve, 5))
+    await new Promise((resolve) => setTimeout(resolve, 20)) // to ask the root takes it, and this test, milliseconds
   }
 }
