@@ -34,7 +34,7 @@ export async function openContainers(
   { vips, loopback }: Pick<NodeIdentity, 'vips' | 'loopback'>,
   environment: Readonly<Record<string, string | undefined>>,
 ): Promise<Containers> {
-  const { engine: setting, privileged, subnet, ipv6 } = config.containers
+  const { engine: setting, privileged, subnet, ipv6, hostPorts } = config.containers
   if (setting === 'off')
     return { runtime: undefined, guard: undefined, interfaces: [], limit: undefined, withoutIPv6: undefined }
   const digest = createHash('sha256').update(dir).digest('hex')
@@ -62,6 +62,7 @@ export async function openContainers(
       ipv6: withoutIPv6 === undefined ? prefix6(digest.slice(-10)) : undefined,
     },
     guard,
+    hostPorts,
     allowsPrivileged: privileged,
     resolvConf: limit === undefined ? await writeResolvConf(dir, vipToIPv4(vips, RESOLVER_VIP)) : undefined,
     seesVips: config.mode === 'host',

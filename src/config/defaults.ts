@@ -39,7 +39,7 @@ export function defaults(hostName: string): Config {
       keepInstances: false,
       instanceUsers: 'auto',
       instanceUids: '60578-61183',
-      containers: { engine: 'auto', privileged: false, subnet: 'auto', ipv6: 'auto' },
+      containers: { engine: 'auto', privileged: false, subnet: 'auto', ipv6: 'auto', hostPorts: '1024-65535' },
       fastPath: false,
       prefix: 'auto',
       zones: ['local', 'internal'],

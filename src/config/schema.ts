@@ -133,6 +133,10 @@ const AgentConfig = Type.Object(
         subnet: text('the addresses of the containers; `auto`: a range that the engine finds free', {
           pattern: SHAPES.subnet[0],
         }),
+        hostPorts: text(
+          'the ports of this machine that documents may ask for (`host_port`), `first-last`; `off`: none',
+          { pattern: SHAPES.hostPorts[0] },
+        ),
         ipv6: Type.Enum(['auto', 'off'], {
           description:
             'IPv6 in containers: `auto`: in host mode, with nftables, and where the machine does not lose its own IPv6 route when the engine makes it a router; or `off`',

@@ -27,6 +27,7 @@ export const SHAPES = {
     '^(auto|[0-9.]{7,15}/(1[0-9]|2[0-9]|8|9))$',
     'auto, or an IPv4 range of /8 to /29, for example 172.31.0.0/16',
   ],
+  hostPorts: ['^(off|[1-9][0-9]{0,4}-[1-9][0-9]{0,4})$', 'off, or two ports, for example 1024-65535'],
   prefix: ['^(auto|[0-9.]{7,15}/(12|16))$', 'auto, or an IPv4 range of /12 or /16, for example 127.16.0.0/12'],
 } as const
 

@@ -10,7 +10,7 @@ import { silentLog } from '../../src/core/kit/log.ts'
 import { endContainer } from '../../src/orchestrator/worker/docker/end-container.ts'
 import { containerBody, containerName } from '../../src/orchestrator/worker/docker/container-body.ts'
 import { SecretFiles } from '../../src/orchestrator/worker/secret-files.ts'
-import { DockerRuntime } from '../../src/orchestrator/worker/docker/docker-runtime.ts'
+import { DockerRuntime, refusedPorts } from '../../src/orchestrator/worker/docker/docker-runtime.ts'
 import { Engine } from '../../src/orchestrator/worker/docker/engine.ts'
 import { exitReason, healthFault } from '../../src/orchestrator/worker/docker/exit-reason.ts'
 import { candidateSockets } from '../../src/orchestrator/worker/docker/find-engine.ts'
@@ -28,6 +28,7 @@ import {
 } from '../../src/orchestrator/worker/docker/container-ipv6.ts'
 import { ContainerNetwork, takenBridge } from '../../src/orchestrator/worker/docker/container-network.ts'
 import { collision, freeAddress, gatewayOf, holds, subnetOf } from '../../src/orchestrator/worker/docker/subnet.ts'
+import { portsOfNode } from '../../src/orchestrator/scheduling/candidate.ts'
 import { statOf } from '../../src/orchestrator/worker/process-group.ts'
 import { ManualClock } from '../support/manual-clock.ts'
 import type { Ended, Running, Runtime } from '../../src/orchestrator/worker/runtime.ts'
@@ -284,6 +285,25 @@ t.test('the container of a service', async (t) => {
       },
     },
   )
+  const ports = [
+    { port: 80, target: 8080, host_port: 8000 },
+    { port: 81, target: 8080, host_port: 8001 },
+    { port: 53, protocol: 'udp', host_port: 5353 },
+    { port: 9000 },
+  ]
+  const published = bodyOf({ ports })
+  t.match(published, { ExposedPorts: { '8080/tcp': {}, '53/udp': {} } })
+  t.match(published, {
+    HostConfig: {
+      PortBindings: { '8080/tcp': [{ HostPort: '8000' }, { HostPort: '8001' }], '53/udp': [{ HostPort: '5353' }] },
+    },
+  })
+  t.notOk('ExposedPorts' in plain, 'otherwise no port is published')
+  const { spec } = assignmentOf({ runtime: 'docker', code: 'shop:1', ports })
+  t.same(refusedPorts(spec.ports, '1024-65535'), [])
+  t.same(refusedPorts(spec.ports, '1-8000'), [8001])
+  t.same(refusedPorts(spec.ports, 'off'), [8000, 8001, 5353])
+  t.same(portsOfNode(spec), ['tcp/8000', 'tcp/8001', 'udp/5353'])
   t.match(
     containerName(`${'x'.repeat(300)}.ü`, facts.run),
     /^hedgerow-x{180}-01234567$/,
@@ -502,6 +522,7 @@ t.test('a container that cannot be ended while the engine is away is removed whe
     engine: { setting: fake.path, environment: {}, uid: 0 },
     network: { agent: 'hedgerow-x', bridge: 'br-hx', subnet: 'auto', avoids: [] },
     guard: guardWith(),
+    hostPorts: 'off',
     allowsPrivileged: false,
     resolvConf: undefined,
     seesVips: false,
@@ -550,6 +571,7 @@ t.test('an engine that goes and comes back', async (t) => {
       engine: { setting, environment: {}, uid: 0 },
       network: { agent: 'hedgerow-x', bridge: 'br-hx', subnet: 'auto', avoids: [] },
       guard: guardWith(),
+      hostPorts: 'off',
       allowsPrivileged: false,
       resolvConf: undefined,
       seesVips: false,

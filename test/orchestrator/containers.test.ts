@@ -9,6 +9,8 @@ import t from 'tap'
 import { runtimeContract } from '../contracts/runtime.ts'
 import { Engine, lackingDockerd } from '../docker-engine.ts'
 import { run, text } from '../../src/lab/program.ts'
+import { freePort } from '../../src/lab/system-tools.ts'
+import { explain } from '../../src/core/errors.ts'
 import { silentLog } from '../../src/core/kit/log.ts'
 import { DockerRuntime } from '../../src/orchestrator/worker/docker/docker-runtime.ts'
 import { ContainerGuard } from '../../src/orchestrator/worker/docker/container-guard.ts'
@@ -59,6 +61,7 @@ function withEngine(engine: Engine): void {
       engine: { setting: engine.path, environment: {}, uid: 0 },
       network: { agent: `hedgerow-${agent}`, bridge: `br-h${agent}`, subnet: 'auto', avoids: [] },
       guard,
+      hostPorts: '1024-65535',
       allowsPrivileged: false,
       resolvConf: undefined,
       seesVips: true,
@@ -236,6 +239,18 @@ function withEngine(engine: Engine): void {
     t.equal(other.check, undefined, 'an image without one leaves it to the document')
   })
 
+  t.test('a port of the machine that somebody has', async (t) => {
+    await using world = new World(await runtimeFor('ports'))
+    const server = createServer().listen(0)
+    await once(server, 'listening')
+    const { port } = server.address() as AddressInfo
+    const service = { cmd: ['sleep', '600'], ports: [{ port: 80, host_port: port }] }
+    t.match(await world.launch(service).catch(explain), /a host_port is taken on this node: .*already in use/)
+    await new Promise((resolve) => server.close(resolve))
+    await world.launch(service)
+    t.pass('and then not any more')
+  })
+
   t.test('what a node does not allow', async (t) => {
     const { runtime } = new World(await runtimeFor('allow'))
     const { spec } = assignmentOf({ runtime: 'docker', code: IMAGE, privileged: true })
@@ -265,9 +280,16 @@ const NAMES = `require('dgram').createSocket('udp4').on('message', function (m, 
 }).bind(process.env.PORT, process.env.HOST)`
 
 t.test('unmodified images call by name, and are called under their own', { skip }, async (t) => {
-  const containers = { engine: engine?.path ?? '', privileged: false, subnet: 'auto', ipv6: 'auto' as const }
+  const containers = {
+    engine: engine?.path ?? '',
+    privileged: false,
+    subnet: 'auto',
+    ipv6: 'auto' as const,
+    hostPorts: '1024-65535',
+  }
   const config = { mode: 'host', containers, keepInstances: true, instanceUsers: 'agent' } as const
   await using mesh = await wholeMesh(['n1'], config)
+  const hostPort = await freePort()
   const service = (name: string, more: object) => ({
     microservice_name: name,
     microservice_namespace: 'prod',
@@ -277,7 +299,10 @@ t.test('unmodified images call by name, and are called under their own', { skip 
   })
   await mesh.apply(
     [
-      service('cart', { cmd: ['sh', '-c', SERVER.replaceAll('$', '$$$$')], port: '8080:80' }),
+      service('cart', {
+        cmd: ['sh', '-c', SERVER.replaceAll('$', '$$$$')],
+        ports: [{ port: 8080, target: 80, host_port: hostPort }],
+      }),
       service('front', { cmd: ['sh', '-c', STAY] }),
       service('vault', { cmd: ['sh', '-c', STAY], egress: 'none' }),
       service('names', { runtime: 'process', code: '', cmd: [process.execPath, '-e', NAMES], port: '5300/udp' }),
@@ -309,6 +334,9 @@ t.test('unmodified images call by name, and are called under their own', { skip 
     0,
     'and there is no way around',
   )
+
+  const outside = await fetch(`http://127.0.0.1:${hostPort}/no-such-page`)
+  t.equal(outside.status, 404, 'and from outside the mesh by its host_port')
 
   // a web server of the machine itself, and a machine behind it
   const [gateway = ''] = (await inFront('ip', 'route')).stdout.match(/(?<=default via )\S+/) ?? []

@@ -8,7 +8,12 @@ import {
   reserve,
   shortage,
 } from '../../src/orchestrator/scheduling/capacity.ts'
-import { nodeCandidate, portKey, type Candidate, type NodeView } from '../../src/orchestrator/scheduling/candidate.ts'
+import {
+  nodeCandidate,
+  portsOfNode,
+  type Candidate,
+  type NodeView,
+} from '../../src/orchestrator/scheduling/candidate.ts'
 import { nearestMs, type Anchor } from '../../src/orchestrator/scheduling/distance.ts'
 import { distanceKm, fibreMs } from '../../src/orchestrator/scheduling/geometry.ts'
 import type { PlacementRequest } from '../../src/orchestrator/scheduling/placement-request.ts'
@@ -111,6 +116,17 @@ test('a node without room is refused with what it lacks, and one with just enoug
       spec: { port: '80:8080', fixed_port: true },
       says: { portsTaken: ['tcp/8080'] },
       reason: 'fixed port taken',
+    },
+    {
+      why: 'a host_port that is taken, whatever listens there',
+      spec: { runtime: 'docker', code: 'web:1', ports: [{ port: 80, host_port: 8080 }, 8080] },
+      says: { facts: factsOf({ runtimes: ['docker'] }), portsTaken: ['tcp/8080'] },
+      reason: 'fixed port taken',
+    },
+    {
+      why: 'a port in a container takes none of the node',
+      spec: { runtime: 'docker', code: 'web:1', port: '8080' },
+      says: { facts: factsOf({ runtimes: ['docker'] }), portsTaken: ['tcp/8080'] },
     },
     {
       why: 'a fixed port that is taken for the other protocol only',
@@ -605,7 +621,6 @@ test('releasing what was reserved restores the capacity', async (t) => {
     'who demands nothing lacks nothing, even where less than nothing is free',
   )
   t.equal(shortage({ ...NOTHING, vcpus: 1, vgpus: 1 }, NOTHING), 'vcpus', 'the first thing that is short is named')
-  t.equal(portKey({ target: 80, protocol: 'udp' }), 'udp/80', 'a port is known by its protocol and number')
   t.equal(
     Math.round(distanceKm({ lat: 52.52, lon: 13.405 }, { lat: 48.137, lon: 11.576 })),
     504,
@@ -715,7 +730,7 @@ function place(views: Map<string, NodeView>, id: string, spec: ServiceSpec): voi
     ...view,
     free: reserve(view.free, demandOf(spec)),
     instances: view.instances + 1,
-    portsTaken: [...view.portsTaken, ...(spec.fixedPorts ? spec.ports.map(portKey) : [])],
+    portsTaken: [...view.portsTaken, ...portsOfNode(spec)],
     perService: new Map(view.perService).set(spec.id, (view.perService.get(spec.id) ?? 0) + 1),
   })
 }

@@ -1,7 +1,7 @@
 import type { Collection } from '../../core/kit/store.ts'
 import type { InstanceId, NodeId, ServiceId } from '../../core/model/ids.ts'
 import type { InstanceState } from '../../core/model/instance.ts'
-import { type NodeView, portKey } from '../scheduling/candidate.ts'
+import { type NodeView, portsOfNode } from '../scheduling/candidate.ts'
 import { demandOf, reserve } from '../scheduling/capacity.ts'
 import type { Assignment, MoveCause, ServiceSpec } from '../spec.ts'
 import { AssignmentIndex } from './assignment-index.ts'
@@ -224,11 +224,10 @@ export function viewWithout(node: LinkedNode, instance: InstanceId, assignments:
 
 /** The node as if it had one more instance of the service. */
 export function withOneMore(view: NodeView, spec: ServiceSpec): NodeView {
-  const ports = spec.fixedPorts ? spec.ports.map(portKey) : []
   return {
     ...view,
     free: reserve(view.free, demandOf(spec)),
-    portsTaken: [...view.portsTaken, ...ports],
+    portsTaken: [...view.portsTaken, ...portsOfNode(spec)],
     instances: view.instances + 1,
     perService: new Map([...view.perService, [spec.id, (view.perService.get(spec.id) ?? 0) + 1]]),
   }
@@ -249,9 +248,7 @@ function viewOf({ id, facts }: LinkedNode, records: readonly Busy[]): NodeView {
     facts: { ...facts, id },
     condition: 'alive',
     free: busy.reduce((free, { assignment }) => reserve(free, demandOf(assignment.spec)), facts.capacity),
-    portsTaken: busy.flatMap(({ assignment }) =>
-      assignment.spec.fixedPorts ? assignment.spec.ports.map(portKey) : [],
-    ),
+    portsTaken: busy.flatMap(({ assignment }) => portsOfNode(assignment.spec)),
     instances: busy.length,
     perService,
   }

@@ -207,6 +207,7 @@ export const Spec = as<ServiceSpec>(
         protocol: Protocol,
         name: Type.Optional(text(63)),
         proxyProtocol: Type.Optional(Type.Literal('v2')),
+        hostPort: Type.Optional(PortNumber),
       }),
       64,
     ),

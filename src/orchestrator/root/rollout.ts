@@ -1,4 +1,4 @@
-import { portKey } from '../scheduling/candidate.ts'
+import { keyOfPorts, portsOfNode } from '../scheduling/candidate.ts'
 import type { ServiceSpec } from '../spec.ts'
 import type { ServiceChange } from './difference.ts'
 import type { InstanceRecord, ServiceRecord } from './root-store.ts'
@@ -98,10 +98,10 @@ export function whyGap(
   if (spec.oneShot || !instances.some(({ wanted, state }) => wanted && state === 'running')) return undefined
   const each = spec.replicas > 1 ? 'each instance is' : 'it is'
   if (limitsOf(spec).surge === 0) return `max_surge is 0, so ${each} stopped before its successor starts`
-  const listens = new Set(before.spec.fixedPorts ? before.spec.ports.map(portKey) : [])
-  const shared = spec.fixedPorts ? spec.ports.map(portKey).find((port) => listens.has(port)) : undefined
+  const listens = portsOfNode(before.spec)
+  const shared = portsOfNode(spec).find((port) => listens.includes(port))
   if (shared === undefined) return undefined
-  return `two instances cannot listen on port ${shared} of one node (fixed_port), so ${each} stopped before its successor starts`
+  return `two instances cannot listen on port ${shared} of one node (${keyOfPorts(spec)}), so ${each} stopped before its successor starts`
 }
 
 /** Of an earlier generation, and not told of the newest yet. A job with a schedule takes a newer document with its next run. */

@@ -1,6 +1,6 @@
 import type { Coordinate } from '../../core/model/coordinate.ts'
 import { clusterOf, type NodeId, type ServiceId } from '../../core/model/ids.ts'
-import type { Capacity, NodeFacts, PortSpec } from '../spec.ts'
+import type { Capacity, NodeFacts, PortSpec, ServiceSpec } from '../spec.ts'
 import type { Circle, Region } from './cover.ts'
 
 /**
@@ -57,7 +57,20 @@ export interface NodeView {
   perService: ReadonlyMap<ServiceId, number>
 }
 
-export function portKey({ target, protocol }: Pick<PortSpec, 'target' | 'protocol'>): string {
+/** What an instance listens on that its node has once: another on the same node could not start. */
+export function portsOfNode({ fixedPorts, ports }: Pick<ServiceSpec, 'fixedPorts' | 'ports'>): string[] {
+  return ports.flatMap(({ target, hostPort, protocol }) => [
+    ...(fixedPorts ? [portKey({ target, protocol })] : []),
+    ...(hostPort === undefined ? [] : [portKey({ target: hostPort, protocol })]),
+  ])
+}
+
+/** The key of the document that asks for such ports. */
+export function keyOfPorts({ fixedPorts }: Pick<ServiceSpec, 'fixedPorts'>): string {
+  return fixedPorts ? 'fixed_port' : 'host_port'
+}
+
+function portKey({ target, protocol }: Pick<PortSpec, 'target' | 'protocol'>): string {
   return `${protocol}/${target}`
 }
 

@@ -1,6 +1,6 @@
 import { fulfils, printLabelRule, type LabelRule } from '../../core/model/label-rule.ts'
 import type { Constraint } from '../spec.ts'
-import { portKey, type Candidate } from './candidate.ts'
+import { portsOfNode, type Candidate } from './candidate.ts'
 import { demandOf, shortage, type Dimension } from './capacity.ts'
 import { tooFar } from './nearness.ts'
 import type { PlacementRequest } from './placement-request.ts'
@@ -58,7 +58,7 @@ export const capacity: Filter = ({ spec }, { largestFree, total }) => {
 }
 
 export const fixedPort: Filter = ({ spec }, { portsTaken }) =>
-  spec.fixedPorts && spec.ports.some((port) => portsTaken.includes(portKey(port))) ? 'fixed port taken' : undefined
+  portsOfNode(spec).some((port) => portsTaken.includes(port)) ? 'fixed port taken' : undefined
 
 /** What must hold by itself; of several such constraints all must. */
 export const constraints: Filter = (request, candidate) => {

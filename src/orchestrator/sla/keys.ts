@@ -270,6 +270,11 @@ export const KEYS: Readonly<Record<Level, readonly Key[]>> = {
     ours('protocol', choice('tcp', 'udp'), '`tcp` (default) or `udp`.'),
     ours('name', text(15), 'Name for SRV records: `http` is found as `_http._tcp`.'),
     ours('proxyProtocol', choice('v2'), 'The same as for the service, for this port only.'),
+    ours(
+      'host_port',
+      port,
+      '`docker`: a port of the node on which the container is reached as well, by whoever reaches the node, whatever `allow` says. A node has room for one such instance; it may refuse the port (`agent.containers.hostPorts`). Default: none.',
+    ),
   ],
   check: [
     ours(

@@ -23,11 +23,16 @@ export function readPorts(service: Fields, findings: Findings): PortSpec[] {
 
   const seen = new Set<string>()
   const ports: PortSpec[] = []
+  const hostPorts = new Set<string>()
   for (const { path, port } of found) {
     const key = `${port.port}/${port.protocol}`
     if (seen.has(key)) findings.fault(path, `port ${key} is listed twice`)
     else ports.push(port)
     seen.add(key)
+    if (port.hostPort === undefined) continue
+    const hostKey = `${port.hostPort}/${port.protocol}`
+    if (hostPorts.has(hostKey)) findings.fault(`${path}.host_port`, `${hostKey} is listed twice`)
+    hostPorts.add(hostKey)
   }
   if (ports.length > MAX_PORTS)
     findings.fault(service.at('ports'), `has ${ports.length} ports; ${MAX_PORTS} is the limit`)
@@ -90,6 +95,7 @@ function portObject(value: unknown, path: string, findings: Findings): PortSpec 
   if (port === undefined) return undefined
   const target = fields.number('target') ?? port
   const protocol = fields.text('protocol') === 'udp' ? 'udp' : 'tcp'
+  const hostPort = fields.number('host_port')
   const introduced = fields.text('proxyProtocol')
   if (introduced === 'v2' && protocol === 'udp')
     findings.fault(fields.at('proxyProtocol'), 'works for TCP only, and this port is UDP', 'remove it')
@@ -99,5 +105,6 @@ function portObject(value: unknown, path: string, findings: Findings): PortSpec 
     protocol,
     ...(name === undefined ? {} : { name }),
     ...(introduced === 'v2' ? { proxyProtocol: 'v2' } : {}),
+    ...(hostPort === undefined ? {} : { hostPort }),
   }
 }

@@ -47,7 +47,7 @@ export function readService(
   const mapped = runtime === 'external' ? externalPorts(fields, code, ports, findings) : ports
   const rest = {
     environment: readEnvironment(fields, runtime, findings),
-    ports: withProxyProtocol(fields, mapped, findings),
+    ports: withHostPorts(fields, runtime, { ports: withProxyProtocol(fields, mapped, findings), findings }),
     fixedPorts: runtime !== 'docker' && fields.flag('fixed_port'),
     ...proxyOf(fields),
     ...openFilesOf(fields),
@@ -253,6 +253,18 @@ function startOrderOf(fields: Fields, app: AppNames, findings: Findings): Pick<S
 function openFilesOf(fields: Fields): Pick<ServiceSpec, 'openFiles'> {
   const openFiles = fields.number('open_files')
   return openFiles === undefined ? {} : { openFiles }
+}
+
+/** Programs of a node listen there by themselves, with `fixed_port`. */
+function withHostPorts(
+  fields: Fields,
+  runtime: string,
+  { ports, findings }: { ports: PortSpec[]; findings: Findings },
+): PortSpec[] {
+  if (runtime === 'docker' || ports.every(({ hostPort }) => hostPort === undefined)) return ports
+  findings.warn(fields.at('ports'), `host_port has no effect in the runtime ${runtime}`)
+  for (const port of ports) delete port.hostPort
+  return ports
 }
 
 /** `proxyProtocol` of the service applies to all its TCP ports. */

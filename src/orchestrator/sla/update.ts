@@ -1,6 +1,10 @@
 import type { UpdateSpec } from '../spec.ts'
-import { Fields } from './fields.ts'
+import { Fields, isObject } from './fields.ts'
 import type { Findings } from './findings.ts'
+
+function hasHostPort(service: Fields): boolean {
+  return service.list('ports').some((port) => isObject(port) && 'host_port' in port)
+}
 
 /** `update` of a service; nothing where only defaults apply. */
 export function readUpdate(service: Fields, findings: Findings): { update?: UpdateSpec } {
@@ -18,11 +22,12 @@ export function readUpdate(service: Fields, findings: Findings): { update?: Upda
       'max_surge and max_unavailable are both 0: nothing could ever be updated',
       'set one of them to 1 or more',
     )
-  else if (isForbidden && service.flag('fixed_port'))
+  const once = service.flag('fixed_port') ? 'fixed_port' : hasHostPort(service) ? 'host_port' : undefined
+  if (isForbidden && !isZero(surge) && once !== undefined)
     findings.fault(
       fields.at('max_unavailable'),
-      'is 0, and with fixed_port two instances cannot run on one node: nothing could ever be updated',
-      'set max_unavailable to 1 or more, or leave out fixed_port',
+      `is 0, and with ${once} two instances cannot run on one node: nothing could ever be updated`,
+      `set max_unavailable to 1 or more, or leave out ${once}`,
     )
   const update: UpdateSpec = {
     ...(surge === undefined ? {} : 'count' in surge ? { maxSurge: surge.count } : { maxSurgePercent: surge.percent }),

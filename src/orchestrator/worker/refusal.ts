@@ -1,5 +1,5 @@
 import { NOTHING, demandOf, release, reserve, shortage } from '../scheduling/capacity.ts'
-import { portKey } from '../scheduling/candidate.ts'
+import { keyOfPorts, portsOfNode } from '../scheduling/candidate.ts'
 import type { Assignment, NodeFacts } from '../spec.ts'
 import type { Runtime } from './runtime.ts'
 
@@ -23,15 +23,12 @@ export function refusalOf({ instance, spec }: Assignment, { facts, runtimes, oth
   const short = shortage(demandOf(spec), free)
   if (short !== undefined)
     return `too little ${short} free${isBeside ? ' for a second one beside it' : ''}: ${free[short] ?? 0} of ${facts.capacity[short] ?? 0}`
-  if (!spec.fixedPorts) return undefined
   const taken = new Map(
-    others.flatMap((other) =>
-      other.spec.fixedPorts ? other.spec.ports.map((port) => [portKey(port), other.instance]) : [],
-    ),
+    others.flatMap((other) => portsOfNode(other.spec).map((port) => [port, other.instance] as const)),
   )
-  const port = spec.ports.find((candidate) => taken.has(portKey(candidate)))
-  const owner = port && taken.get(portKey(port))
+  const port = portsOfNode(spec).find((candidate) => taken.has(candidate))
+  const owner = port && taken.get(port)
   if (port === undefined || owner === undefined) return undefined
-  if (owner === instance) return `fixed_port: two of them cannot listen on port ${portKey(port)} of one node`
-  return `port ${portKey(port)} is taken by ${owner}`
+  if (owner === instance) return `${keyOfPorts(spec)}: two of them cannot listen on port ${port} of one node`
+  return `port ${port} is taken by ${owner}`
 }

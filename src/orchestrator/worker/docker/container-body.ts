@@ -69,6 +69,9 @@ export function containerBody(facts: ContainerFacts): object {
       ...(spec.egress === undefined ? {} : { [LABELS.egress]: spec.egress }),
     },
     HostConfig: hostConfig(spec, facts),
+    ...(published(spec).length === 0
+      ? {}
+      : { ExposedPorts: Object.fromEntries(published(spec).map(({ key }) => [key, {}])) }),
     MacAddress: mac, // where engines read it depends on their age
     NetworkingConfig: {
       EndpointsConfig: {
@@ -102,9 +105,22 @@ function hostConfig(spec: ServiceSpec, { network, resolvConf, secrets }: Contain
       ? {}
       : { DeviceRequests: [{ Driver: '', Count: Math.ceil(spec.vgpus), Capabilities: [['gpu']] }] }),
     ...(spec.privileged === true ? { Privileged: true } : {}),
+    ...(published(spec).length === 0
+      ? {}
+      : { PortBindings: Object.fromEntries(published(spec).map(({ key, on }) => [key, on])) }),
     CapDrop: ['NET_RAW'], // with it, a program could send from the address of another instance, which is how callers are known
     ...(mounts.length === 0 ? {} : { Mounts: mounts }),
   }
+}
+
+/** Ports of the container that are ports of the machine, too; several of the machine may lead to one. */
+function published({ ports }: ServiceSpec): { key: string; on: { HostPort: string }[] }[] {
+  const found = new Map<string, { HostPort: string }[]>()
+  for (const { target, protocol, hostPort } of ports) {
+    const key = `${target}/${protocol}`
+    if (hostPort !== undefined) found.set(key, [...(found.get(key) ?? []), { HostPort: String(hostPort) }])
+  }
+  return Array.from(found, ([key, on]) => ({ key, on }))
 }
 
 /** As other container engines have it. */

@@ -272,8 +272,14 @@ function rangesHere(bridge: string): Foreign[] {
 
 /** Somebody else has put a container there. */
 function isAddressFault(error: unknown): boolean {
-  return (
-    isStatus(error, 400, 403, 409, 500) &&
-    /address.*(?:in use|allocated)|already (?:in use|allocated)/i.test(String((error as MeshError).details['reason']))
-  )
+  return isFault(error, /address.*(?:in use|allocated)|already (?:in use|allocated)/i) && !isPortFault(error)
+}
+
+/** Somebody else listens on a port of the machine that the container was to have. */
+export function isPortFault(error: unknown): boolean {
+  return isFault(error, /port is already allocated|(?:bind|listen).*already in use|rootlessport/i)
+}
+
+function isFault(error: unknown, pattern: RegExp): boolean {
+  return isStatus(error, 400, 403, 409, 500) && pattern.test(String((error as MeshError).details['reason']))
 }

@@ -9,7 +9,7 @@ import { type Adoption, type Launch, type Running, type Runtime, type Trace } fr
 import { Container, stateOf } from './container.ts'
 import { containerBody, containerName, endpointsOf, LABELS } from './container-body.ts'
 import type { ContainerGuard } from './container-guard.ts'
-import { ContainerNetwork, type NetworkOptions } from './container-network.ts'
+import { ContainerNetwork, isPortFault, type NetworkOptions } from './container-network.ts'
 import { sinkTo } from './container-output.ts'
 import { isStatus, type Engine } from './engine.ts'
 import { findEngine, type EngineWhere } from './find-engine.ts'
@@ -24,6 +24,8 @@ export interface DockerOptions {
   network: NetworkOptions
   /** Rules for what containers send. */
   guard: ContainerGuard
+  /** The ports of the machine that documents may ask for, `first-last`, or `off`. */
+  hostPorts: string
   /** Documents may ask for `privileged`. */
   allowsPrivileged: boolean
   /** The file that containers get as /etc/resolv.conf; absent: the engine's own. */
@@ -124,9 +126,13 @@ export class DockerRuntime implements Runtime {
     if (this.#engine !== undefined) await this.#guardAll(this.#engine)
   }
 
-  refuses({ privileged, egress }: ServiceSpec): string | undefined {
+  refuses({ privileged, egress, ports }: ServiceSpec): string | undefined {
     if (this.#engine === undefined) return `runtime docker is not offered here: ${this.#reason}`
-    const { reason } = this.#options.guard
+    const { hostPorts, guard } = this.#options
+    const [refused] = refusedPorts(ports, hostPorts)
+    if (refused !== undefined)
+      return `host_port ${refused} is not allowed on this node (agent.containers.hostPorts is ${hostPorts})`
+    const { reason } = guard
     if (egress === 'none' && reason !== undefined) return `egress none cannot be kept on this node: ${reason}`
     if (privileged !== true || this.#options.allowsPrivileged) return undefined
     return 'privileged containers are not allowed on this node (agent.containers.privileged)'
@@ -246,7 +252,13 @@ export class DockerRuntime implements Runtime {
     } catch (error) {
       await remove(engine, container)
       guard.release(address)
-      throw error
+      throw isPortFault(error)
+        ? new MeshError(
+            'RUNTIME_FAILED',
+            { reason: `a host_port is taken on this node: ${explain(error)}` },
+            { cause: error },
+          )
+        : error
     }
   }
 
@@ -341,6 +353,14 @@ export class DockerRuntime implements Runtime {
       log.warn('rules for containers cannot be set', { error })
     }
   }
+}
+
+/** Those that a node does not give. */
+export function refusedPorts(ports: ServiceSpec['ports'], allowed: string): number[] {
+  const [first = 1, last = 0] = allowed === 'off' ? [] : allowed.split('-').map(Number)
+  return ports.flatMap(({ hostPort }) =>
+    hostPort === undefined || (hostPort >= first && hostPort <= last) ? [] : [hostPort],
+  )
 }
 
 function guarded({ Labels = {}, NetworkSettings }: ListedContainer, network: string): GuardedContainer[] {
