@@ -6,7 +6,7 @@
  *     npm run prove:packages -- --suite trixie      another release
  *     npm run prove:packages -- --packages FOLDER   packages that were made already
  *
- *     debootstrap --variant=minbase ─▶ dpkg -i ─▶ up ─▶ apply ─▶ a call by name ─▶ backup, kill -9, restore ─▶ dpkg --purge
+ *     debootstrap --variant=minbase ─▶ dpkg -i ─▶ up ─▶ apply ─▶ a call by name ─▶ backup, kill -9, restore ─▶ two sites ─▶ dpkg --purge
  *
  * The last line counts what passed.
  */
@@ -15,6 +15,7 @@ import { copyFileSync, existsSync, mkdtempSync, readdirSync, rmSync, statSync, w
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { scriptOptions } from '../../.config/script-options.ts'
+import { lab } from '../../src/lab/lab.ts'
 import { makeCleanDebian, must } from '../support/clean-debian.ts'
 
 const REPOSITORY = resolve(import.meta.dirname, '../..')
@@ -72,6 +73,35 @@ hedgerow bug-report /root/report.tgz
 kill $up; wait $up
 rm /root/*.tgz`
 
+/** What the README says of several machines: a server, and a node behind a NAT that calls an instance there. They share the folder /root. */
+const SITES = {
+  server: `export HEDGEROW_STATE=/root/state-server
+started() { for i in $(seq 400); do grep -q READY $1 && return; sleep 0.05; done; cat $1; exit 1; }
+date +%s%N > /root/began
+hedgerow up --name server --public-host 203.0.113.10 --log-level error > /root/up.log 2>&1 & up=$!
+started /root/up.log
+hedgerow token create > /root/token.new && mv /root/token.new /root/n1.token
+for i in $(seq 400); do [ -e /root/joined ] && break; sleep 0.05; done
+hedgerow apply -f /usr/share/doc/hedgerow/examples/hello.yaml
+for i in $(seq 600); do [ -e /root/called ] && break; sleep 0.1; done
+hedgerow get instances
+kill $up; wait $up
+[ -e /root/called ]`,
+  n1: `export HEDGEROW_STATE=/root/state-n1
+started() { for i in $(seq 400); do grep -q READY $1 && return; sleep 0.05; done; cat $1; exit 1; }
+for i in $(seq 400); do [ -e /root/n1.token ] && break; sleep 0.05; done
+hedgerow agent --name n1 --token-file /root/n1.token --log-level error > /root/n1.log 2>&1 & agent=$!
+started /root/n1.log
+touch /root/joined
+call() { exec 3<> /dev/tcp/$1/8080 && printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3 && cat <&3 | grep 'on edge/server'; }
+answered() { for i in $(seq 200); do vip=$(hedgerow resolve ${NAME} -o json | sed -n 's/.*"ipv4": "\\(.*\\)".*/\\1/p'); [ -n "$vip" ] && (call $vip) 2> /dev/null && return; sleep 0.1; done; exit 1; }
+answered
+echo "$(( ($(date +%s%N) - $(cat /root/began)) / 1000000 )) ms from the first command to this answer, of which the packages are not a part"
+hedgerow peers
+touch /root/called
+kill $agent; wait $agent`,
+}
+
 const REMOVE = `echo kept > /var/lib/hedgerow/kept
 dpkg -r hedgerow
 [ -e /var/lib/hedgerow/kept ] && [ -e /etc/hedgerow/root.yaml ] && [ ! -e /usr/bin/hedgerow ]
@@ -110,6 +140,7 @@ try {
     'for unit in /usr/lib/systemd/system/hedgerow-*.service; do $(sed -n "s#^ExecStart=\\(/[^ ]*\\).*#\\1#p" $unit) version; done; id hedgerow',
   )
   attempt('up, apply, a call by name, backup, kill, restore', MESH)
+  await twoSites()
   attempt('removed, its state stays; purged, nothing does', REMOVE)
 } finally {
   if (values.keep) console.log(`kept: ${root}`)
@@ -122,15 +153,48 @@ process.exitCode = failed.length === 0 && results.length > 0 ? 0 : 1
 
 /** Namespaces of its own for processes, mounts and network. */
 function attempt(label: string, commands: string): void {
-  const script = join(root, 'root/step.sh')
-  writeFileSync(script, `set -eu\nexport HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin\n${commands}\n`)
-  const enter = `ip link set lo up; mount --bind ${root} ${root}; mount -t proc proc ${root}/proc; mount --rbind /dev ${root}/dev; mount -t tmpfs tmpfs ${root}/run; exec chroot ${root} env -i TERM=dumb HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin bash /root/step.sh`
-  const argv = ['--mount', '--pid', '--net', '--fork', '--kill-child', 'bash', '-ec', enter]
+  const argv = ['--net', ...inside('step', commands)]
   const startedAt = performance.now()
   const { status, stdout, stderr } = spawnSync('unshare', argv, { encoding: 'utf8', timeout: 180_000 })
+  tell(label, startedAt, { code: status, stdout, stderr })
+}
+
+/** The arguments of unshare that run the commands in the clean root. */
+function inside(name: string, commands: string): string[] {
+  const script = `/root/${name}.sh`
+  writeFileSync(join(root, script), `set -eu\nexport HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin\n${commands}\n`)
+  const path = 'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
+  const enter = `ip link set lo up; mount --bind ${root} ${root}; mount -t proc proc ${root}/proc; mount --rbind /dev ${root}/dev; mount -t tmpfs tmpfs ${root}/run; exec chroot ${root} env -i TERM=dumb HOME=/root ${path} bash ${script}`
+  return ['--mount', '--pid', '--fork', '--kill-child', 'bash', '-ec', enter]
+}
+
+/** A server and a node behind a NAT, on networks of their own. */
+async function twoSites(): Promise<void> {
+  const startedAt = performance.now()
+  await using net = await lab({ publics: ['server'], sites: { home: { hosts: ['n1'] } } })
+  const sides = Object.entries(SITES).map(([name, commands]) =>
+    net.host(name).exec(['unshare', ...inside(name, commands)], { timeoutMs: 120_000 }),
+  )
+  const [server, n1] = await Promise.all(sides)
+  for (const name of Object.keys(SITES)) rmSync(join(root, `root/state-${name}`), { recursive: true, force: true })
+  const isWell = server?.code === 0 && n1?.code === 0
+  tell('two sites: up, token, agent, apply, a call across the NAT', startedAt, {
+    code: isWell ? 0 : 1,
+    stdout: `${server?.stdout ?? ''}${n1?.stdout ?? ''}`,
+    stderr: `${server?.stderr ?? ''}${n1?.stderr ?? ''}`,
+  })
+}
+
+interface Outcome {
+  code: number | null
+  stdout: string
+  stderr: string
+}
+
+function tell(label: string, startedAt: number, { code, stdout, stderr }: Outcome): void {
   const seconds = ((performance.now() - startedAt) / 1_000).toFixed(1)
-  results.push({ label: `${label}   ${seconds} s`, ok: status === 0 })
-  console.log(`\n▶ ${label}\n${stdout}${status === 0 ? '' : stderr}`)
+  results.push({ label: `${label}   ${seconds} s`, ok: code === 0 })
+  console.log(`\n▶ ${label}\n${stdout}${code === 0 ? '' : stderr}`)
 }
 
 function archiveSteps(archive: string): string {

@@ -30,7 +30,8 @@ _hedgerow() {
   local -a found
   for line in "\${(@f)$(hedgerow __complete -- "\${(@)words[2,CURRENT]}" 2>/dev/null)}"; do
     if [[ $line == :files ]]; then files=1
-    elif [[ -n $line ]]; then found+=("\${\${line%%$'\\t'*}//:/\\\\:}:\${line#*$'\\t'}")
+    elif [[ $line == *$'\\t'?* ]]; then found+=("\${\${line%%$'\\t'*}//:/\\\\:}:\${line#*$'\\t'}")
+    elif [[ -n $line ]]; then found+=("\${\${line%%$'\\t'*}//:/\\\\:}")
     fi
   done
   (( $#found )) && _describe hedgerow found
