@@ -52,7 +52,12 @@ done
  */
 const CONTROL_FLAGS = ['--max-semi-space-size=8', '--no-parallel-scavenge']
 const DEFAULT_FLAGS = ['--max-semi-space-size=2', '--single-threaded-gc']
-const isControl = ['root', 'cluster'].includes(process.argv.slice(2).find((word) => !word.startsWith('-')))
+/** The options before a command whose value is the next word. */
+const VALUED = ['--state', '--credential', '--output', '-o']
+const command = process.argv.find(
+  (word, at, words) => at > 1 && !word.startsWith('-') && !VALUED.includes(words[at - 1]),
+)
+const isControl = command === 'root' || command === 'cluster'
 const otherFlags = process.execArgv.filter((flag) => !DEFAULT_FLAGS.includes(flag))
 
 const version = process.versions.node.split('.').map(Number)
@@ -70,8 +75,8 @@ if (isOld) {
 } else if (process.pid === 1 && existsSync('/bin/sh')) {
   // execve is young, and says so
   process.removeAllListeners('warning')
-  const command = [process.execPath, ...process.execArgv, ...process.argv.slice(1)]
-  process.execve('/bin/sh', ['sh', '-c', INIT, 'init', ...command])
+  const again = [process.execPath, ...process.execArgv, ...process.argv.slice(1)]
+  process.execve('/bin/sh', ['sh', '-c', INIT, 'init', ...again])
 } else if (
   isControl &&
   process.execve !== undefined &&
