@@ -173,7 +173,7 @@ function openLink(
 
 /** Whether no flow is open, and none has begun since the last call. */
 function watchRest({ ledger, inbound }: Pick<Flows, 'ledger'> & Pick<Connectivity, 'inbound'>): () => boolean {
-  let seen = -1
+  let seen = ledger.begun + inbound.taken
   return () => {
     const begun = ledger.begun + inbound.taken
     const isQuiet = begun === seen

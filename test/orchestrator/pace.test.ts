@@ -44,6 +44,9 @@ t.test('a node is at rest half a minute after it carried something, and in use a
   }
   t.equal(at(1_000), 1_000)
   isAtRest = true
+  const newcomer = new Pace({ now: () => now, isAtRest: () => isAtRest })
+  newcomer.heard(1_000)
+  t.equal(newcomer.nextMs(), 10_000, 'one that has carried nothing yet is at rest')
   t.equal(at(20_000), 1_000, 'for 19 s')
   t.equal(at(31_000), 10_000, 'for 30 s')
   isAtRest = false

@@ -112,8 +112,6 @@ export async function signRequest(
 ): Promise<string> {
   const request = await provenRequest(csrPem)
   const signer = await signerOf(issuer.keyPem, issuer.certificatePem)
-  const isCluster = principal.role === 'cluster'
-  const usages = x509.KeyUsageFlags
   const notAfter = new Date(Math.min(now + lifeMs, signer.notAfter.getTime()))
   if (notAfter.getTime() <= now) throw new MeshError('CERTIFICATE_REFUSED', { reason: "the issuer's own has expired" })
   const certificate = await x509.X509CertificateGenerator.create({
@@ -126,9 +124,7 @@ export async function signRequest(
     signingKey: signer.key,
     signingAlgorithm: SIGNING,
     extensions: [
-      new x509.BasicConstraintsExtension(isCluster, isCluster ? 0 : undefined, true),
-      new x509.KeyUsagesExtension(usages.digitalSignature | (isCluster ? usages.keyCertSign : 0), true),
-      new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.serverAuth, x509.ExtendedKeyUsage.clientAuth]),
+      ...usesOf(principal.role === 'cluster'),
       new x509.SubjectAlternativeNameExtension([{ type: 'url', value: printPrincipal(principal) }]),
       await x509.SubjectKeyIdentifierExtension.create(request.publicKey),
       signer.keyIdentifier,
@@ -136,6 +132,16 @@ export async function signRequest(
   })
   return certificate.toString('pem')
 }
+
+/** For what a certificate is good; the same for all of a kind, and written once. */
+const usesOf = keptAnswers((isIssuer: boolean) => {
+  const { digitalSignature, keyCertSign } = x509.KeyUsageFlags
+  return [
+    new x509.BasicConstraintsExtension(isIssuer, isIssuer ? 0 : undefined, true),
+    new x509.KeyUsagesExtension(digitalSignature | (isIssuer ? keyCertSign : 0), true),
+    new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.serverAuth, x509.ExtendedKeyUsage.clientAuth]),
+  ]
+})
 
 /** Of a key that signs for many. */
 const signerOf = keptAnswers(async (keyPem: string, certificatePem: string) => {

@@ -14,7 +14,7 @@ const SILENCE_MS = 2_700
 const REST_MS = 10_000
 /** Beyond the announced time. */
 const LATE_MS = 5_000
-/** A node that has carried nothing for this long is at rest. */
+/** A node that has carried nothing for this long is at rest; one that has carried nothing yet is so from the start: many may come at once. */
 const QUIET_MS = 30_000
 
 export interface PaceOptions {
@@ -28,11 +28,10 @@ export class Pace {
   readonly #options: PaceOptions
   /** As the peer announced it; `undefined` for one of an earlier version, or that has not spoken yet. */
   #announced: number | undefined
-  #busyAt: number
+  #busyAt = Number.NEGATIVE_INFINITY
 
   constructor(options: PaceOptions) {
     this.#options = options
-    this.#busyAt = options.now()
   }
 
   /** A heartbeat of the peer. */

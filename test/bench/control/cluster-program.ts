@@ -10,11 +10,13 @@ export function clusterCalls(life: Lifetime) {
   const blocks = life.use(new LoopWatch())
   let cluster: Cluster | undefined
   return {
-    async start({ dir, name, token }: { dir: string; name: string; token: string }): Promise<{ port: number }> {
+    async start(options: { dir: string; name: string; token: string; isWatched: boolean }): Promise<{ port: number }> {
+      const { dir, name, token, isWatched } = options
+      if (!isWatched) blocks.pause()
       const listen = { host: '127.0.0.1', port: 0 }
       const refuse = (_request: unknown, socket: { destroy(): void }) => socket.destroy()
-      const options = { dir, name, token, listen, onRelay: refuse }
-      cluster = life.use(await Cluster.start(options, silentLog, openMetrics('cluster')))
+      const parts = { dir, name, token, listen, onRelay: refuse }
+      cluster = life.use(await Cluster.start(parts, silentLog, openMetrics('cluster')))
       return { port: Number(new URL(cluster.url).port) }
     },
     tokens: (count: number) => Array.from({ length: count }, () => cluster?.nodeToken() ?? ''),

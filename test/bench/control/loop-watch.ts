@@ -1,12 +1,12 @@
 import { closeSync, openSync, readSync } from 'node:fs'
 
-/** Often enough to see a block of 50 ms well. Two hundred wake-ups a second use some hundredths of a core: `pause` while that is measured. */
-const LOOK_MS = 5
+/** Often enough to see a block of 50 ms well. A hundred wake-ups a second use a hundredth of a core or two: `pause` while that is measured. */
+const LOOK_MS = 10
 
 /**
  * How long the event loop of this process stood still at most.
  *
- *     look ── 5 ms ──▶ look ── 5 ms ───── something runs, or waits for the disk ─────▶ look     late by so much
+ *     look ── 10 ms ─▶ look ── 10 ms ──── something runs, or waits for the disk ─────▶ look     late by so much
  *                                          └ without the time in which the thread was ready and had no processor
  *
  * Many processes share two processors in this benchmark: what the kernel made a thread wait is the benchmark's fault, not the

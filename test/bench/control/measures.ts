@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { cpuSeconds, peakRssMib } from '../proc.ts'
 import { quantile } from '../table.ts'
 import { appIds, documentsOf, oneDocumentOf, type Wanted } from './documents.ts'
-import { Plane, until } from './plane.ts'
+import { type Cpu, Plane, until } from './plane.ts'
 import { trafficTo } from './traffic.ts'
 
 /** What is built, and for how long is measured. The goals hold for FULL. */
@@ -96,7 +96,7 @@ const services: Scenario = {
     await plane.join(size.nodes)
     const wanted = { apps: 10, services: Math.ceil(size.services / 10) }
     const placed = await place(plane, wanted)
-    say(`${size.services} services run after ${placed.seconds} s`)
+    say(`${size.services} services run after ${placed.seconds.toFixed(1)} s; CPU: ${said(placed.cpu)}`)
     const gone = await removeAll(plane, wanted)
     return {
       [SERVICES_RUN]: placed.seconds,
@@ -118,7 +118,8 @@ const LARGE_GONE_ROOT = '10,000 instances deleted: longest block of the root'
 const LARGE_GONE_CLUSTER = '10,000 instances deleted: longest block of a cluster'
 const CHANGE = 'change of an endpoint → 1,000 subscribers in 20 clusters, p99'
 const MESSAGES = 'messages per worker and minute at rest'
-const BYTES = 'bytes per worker and minute at rest, with headers'
+const CONTENT = 'bytes per worker and minute at rest, in messages'
+const BYTES = 'bytes per worker and minute at rest, with headers and the kernel’s probes'
 const ROOT_KILLED = 'root killed with 10,000 instances → everything known again'
 
 const large: Scenario = {
@@ -129,6 +130,7 @@ const large: Scenario = {
     { measure: LARGE_RSS, goal: 400, unit: 'MiB' },
     { measure: CHANGE, goal: 500, unit: 'ms' },
     { measure: MESSAGES, goal: 10, unit: '1/min' },
+    { measure: CONTENT, goal: 2_048, unit: 'B/min' },
     { measure: BYTES, goal: 2_048, unit: 'B/min' },
     { measure: ROOT_KILLED, goal: 5, unit: 's' },
     { measure: LARGE_GONE, goal: 60, unit: 's' },
@@ -137,17 +139,27 @@ const large: Scenario = {
   ],
   run: async (size, { say, profile }) => {
     await using plane = await Plane.start({ clusters: size.clusters, profile })
+    const beforeJoin = plane.cpuSeconds()
     const joinMs = await plane.join(size.workers)
-    say(`${size.workers} workers joined within ${(joinMs / 1_000).toFixed(1)} s`)
+    say(
+      `${size.workers} workers joined within ${(joinMs / 1_000).toFixed(1)} s; CPU: ${said(since(plane, beforeJoin))}`,
+    )
     const wanted = { apps: 20, services: Math.ceil(size.largeServices / 20), replicas: size.replicas }
     const placed = await place(plane, wanted)
-    say(`${wanted.apps * wanted.services * wanted.replicas} instances run after ${placed.seconds} s`)
+    say(
+      `${wanted.apps * wanted.services * wanted.replicas} instances run after ${placed.seconds.toFixed(1)} s; CPU: ${said(placed.cpu)}`,
+    )
+    const beforeChanges = plane.cpuSeconds()
     const changed = await changes(plane, size.changes)
-    say(`the change of an endpoint arrives within ${changed?.toFixed(0)} ms`)
+    const { root, clusters } = since(plane, beforeChanges)
+    const each = ((root + clusters) * 1_000) / size.changes
+    say(
+      `the change of an endpoint arrives within ${changed?.toFixed(0)} ms; CPU of root and clusters: ${each.toFixed(0)} ms`,
+    )
     const rest = await atRest(plane, size)
     const rss = peakRssMib(plane.root.pid)
     const known = await rootKilled(plane, wanted)
-    say(`everything known ${known} s after the root was killed`)
+    say(`everything known ${known.toFixed(1)} s after the root was killed`)
     const gone = await removeAll(plane, wanted)
     return {
       [LARGE_RUN]: placed.seconds,
@@ -155,7 +167,7 @@ const large: Scenario = {
       [LARGE_CLUSTER]: placed.cluster,
       [LARGE_RSS]: rss,
       ...(changed === undefined ? {} : { [CHANGE]: changed }),
-      ...(rest === undefined ? {} : { [MESSAGES]: rest.messages, [BYTES]: rest.bytes }),
+      ...(rest === undefined ? {} : { [MESSAGES]: rest.messages, [CONTENT]: rest.content, [BYTES]: rest.bytes }),
       [ROOT_KILLED]: known,
       [LARGE_GONE]: gone.seconds,
       [LARGE_GONE_ROOT]: gone.root,
@@ -199,18 +211,26 @@ const agents: Scenario = {
 
 const STORM = '1,000 nodes join one cluster at once'
 const STORM_CLUSTER = '1,000 nodes join: longest block of the cluster'
+const STORM_CPU = '1,000 nodes join: CPU of root and cluster for each'
 
 const storm: Scenario = {
   measures: [
     { measure: STORM, goal: 20, unit: 's' },
     { measure: STORM_CLUSTER, ...BLOCK },
+    { measure: STORM_CPU, goal: 20, unit: 'ms' },
   ],
   run: async (size, { say, profile }) => {
     await using plane = await Plane.start({ clusters: 1, profile })
     await plane.blocks()
+    const before = plane.cpuSeconds()
     const ms = await plane.join(size.storm)
-    say(`${size.storm} nodes joined within ${(ms / 1_000).toFixed(1)} s`)
-    return { [STORM]: ms / 1_000, [STORM_CLUSTER]: (await plane.blocks()).cluster }
+    const used = since(plane, before)
+    say(`${size.storm} nodes joined within ${(ms / 1_000).toFixed(1)} s; CPU: ${said(used)}`)
+    return {
+      [STORM]: ms / 1_000,
+      [STORM_CLUSTER]: (await plane.blocks()).cluster,
+      [STORM_CPU]: ((used.root + used.clusters) * 1_000) / size.storm,
+    }
   },
 }
 
@@ -241,6 +261,7 @@ export const SCENARIOS: readonly Scenario[] = [services, large, agents, storm, d
 
 interface Took {
   seconds: number
+  cpu: Cpu
   root: number
   cluster: number
   agent: number
@@ -250,23 +271,39 @@ interface Took {
 async function place(plane: Plane, wanted: Wanted): Promise<Took> {
   const all = wanted.apps * wanted.services * (wanted.replicas ?? 1)
   await plane.blocks()
+  const before = plane.cpuSeconds()
   const startedAt = performance.now()
   await applyAll(plane, wanted)
   if (plane.crowds.length > 0) await until(async () => (await plane.running()) === all, `${all} run`)
   await until(async () => (await plane.knownToRun()) === all, `${all} run for all that the root knows`, 300_000, 100)
   const seconds = (performance.now() - startedAt) / 1_000
-  return { seconds, ...(await plane.blocks()) }
+  return { seconds, cpu: since(plane, before), ...(await plane.blocks()) }
 }
 
 async function removeAll(plane: Plane, wanted: Wanted): Promise<Took> {
   await plane.blocks()
+  const before = plane.cpuSeconds()
   const startedAt = performance.now()
   for (const id of appIds(wanted)) await plane.api.call('DELETE', `/apps/${id}`)
   if (plane.crowds.length > 0) await until(async () => (await plane.assigned()) === 0, 'all are gone')
   const isEmpty = async () => Object.keys(await plane.states()).length === 0
   await until(isEmpty, 'all are gone for all that the root knows', 300_000, 100)
   const seconds = (performance.now() - startedAt) / 1_000
-  return { seconds, ...(await plane.blocks()) }
+  return { seconds, cpu: since(plane, before), ...(await plane.blocks()) }
+}
+
+/** What the processes of the mesh have used since then. */
+function since(plane: Plane, before: Cpu): Cpu {
+  const now = plane.cpuSeconds()
+  return {
+    root: now.root - before.root,
+    clusters: now.clusters - before.clusters,
+    nodes: now.nodes - before.nodes,
+  }
+}
+
+function said({ root, clusters, nodes }: Cpu): string {
+  return `root ${root.toFixed(1)} s, clusters ${clusters.toFixed(1)} s, simulated nodes ${nodes.toFixed(1)} s`
 }
 
 async function applyAll(plane: Plane, wanted: Wanted): Promise<void> {
@@ -306,7 +343,8 @@ async function atRest(plane: Plane, { workers, restSeconds }: Size) {
   const after = trafficTo(ports)
   if (before === undefined || after === undefined) return undefined
   const each = workers * (restSeconds / 60)
-  return { messages: (after.messages - before.messages) / each, bytes: (after.bytes - before.bytes) / each }
+  const of = (what: keyof typeof after) => (after[what] - before[what]) / each
+  return { messages: of('messages'), content: of('content'), bytes: of('bytes') }
 }
 
 /** Until the clusters are back and the root knows of every instance that it runs. In seconds. */

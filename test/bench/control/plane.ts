@@ -7,6 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { RootClient, type Credential } from '../../../src/client/root-client.ts'
 import { Lifetime } from '../../../src/core/kit/lifetime.ts'
 import { freePort } from '../../../src/lab/system-tools.ts'
+import { cpuSeconds } from '../proc.ts'
 import type { AgentCalls } from './agent-program.ts'
 import { Child } from './child.ts'
 import type { ClusterCalls } from './cluster-program.ts'
@@ -19,8 +20,18 @@ export interface ClusterProcess {
   child: Child<ClusterCalls>
 }
 
+/** Of the processes of a mesh, in seconds: on a machine that does other things too it says more than the time that passed. */
+export interface Cpu {
+  root: number
+  clusters: number
+  /** Simulated ones: what they use, a machine of its own would. */
+  nodes: number
+}
+
 /** Nodes in one process: their half of each connection costs as much as the cluster's half. */
 const NODES_A_PROCESS = 250
+/** To watch all of twenty would use a tenth of the machine. */
+const WATCHED_CLUSTERS = 3
 const MEMORY_MB = 65_536
 
 /**
@@ -79,7 +90,7 @@ export class Plane implements AsyncDisposable {
     for (let at = 0; at < nodes; at += NODES_A_PROCESS) crowds.push(newcomers.slice(at, at + NODES_A_PROCESS))
     const children = crowds.map(() => this.#life.use(Child.start<CrowdCalls>('crowd', this.#profile)))
     this.crowds.push(...children)
-    await Promise.all(children.map((child) => child.call('longestBlockMs'))) // it runs
+    await Promise.all(children.map((child) => child.call('isUp')))
     const startedAt = performance.now()
     await Promise.all(children.map((child, i) => child.call('join', crowds[i] ?? [], { memoryMb: MEMORY_MB })))
     return performance.now() - startedAt
@@ -110,7 +121,7 @@ export class Plane implements AsyncDisposable {
     await this.#startRoot()
   }
 
-  /** The longest block of any event loop since the last call, in milliseconds. */
+  /** The longest block of the event loops that are watched since the last call, in milliseconds. */
   async blocks(): Promise<{ root: number; cluster: number; agent: number }> {
     const clusters = await Promise.all(this.clusters.map(({ child }) => child.call('longestBlockMs')))
     const agents = await Promise.all(this.agents.map((child) => child.call('longestBlockMs')))
@@ -119,6 +130,12 @@ export class Plane implements AsyncDisposable {
       cluster: Math.max(...clusters),
       agent: Math.max(0, ...agents),
     }
+  }
+
+  /** What each part has used so far; of a root that was killed nothing counts. */
+  cpuSeconds(): Cpu {
+    const of = (children: readonly { pid: number }[]) => sum(children.map(({ pid }) => cpuSeconds(pid)))
+    return { root: of([this.#root]), clusters: of(this.clusters.map(({ child }) => child)), nodes: of(this.crowds) }
   }
 
   async running(): Promise<number> {
@@ -158,7 +175,8 @@ export class Plane implements AsyncDisposable {
   async #startCluster(name: string): Promise<void> {
     const child = this.#life.use(Child.start<ClusterCalls>('cluster', this.#profile))
     const token = await this.#root.call('clusterToken', name)
-    const { port } = await child.call('start', { dir: join(this.dir, name), name, token })
+    const isWatched = this.clusters.length < WATCHED_CLUSTERS
+    const { port } = await child.call('start', { dir: join(this.dir, name), name, token, isWatched })
     this.clusters.push({ name, port, child })
   }
 }

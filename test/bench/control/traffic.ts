@@ -4,7 +4,9 @@ import { execFileSync } from 'node:child_process'
 export interface Traffic {
   /** Segments with something in them, both directions: messages, as none is long at rest. */
   messages: number
-  /** With the headers of IPv4 and TCP, and with bare acknowledgements. */
+  /** What is in them, encrypted. */
+  content: number
+  /** With the headers of IPv4 and TCP, bare acknowledgements, and the probes of both kernels (core/kit/websocket.ts). */
   bytes: number
 }
 
@@ -15,13 +17,15 @@ const HEADERS = 52
 export function trafficTo(ports: ReadonlySet<number>): Traffic | undefined {
   const text = connections()
   if (text === undefined) return undefined
-  const sum: Traffic = { messages: 0, bytes: 0 }
+  const sum: Traffic = { messages: 0, content: 0, bytes: 0 }
   for (const line of text.split('\n')) {
     const far = Number(/^ESTAB\s+\d+\s+\d+\s+\S+\s+\S+:(\d+)\s/.exec(line)?.[1])
     if (!ports.has(far)) continue
     const count = (name: string) => Number(new RegExp(` ${name}:(\\d+)`).exec(line)?.[1] ?? 0)
     sum.messages += count('data_segs_out') + count('data_segs_in')
-    sum.bytes += count('bytes_sent') + count('bytes_received') + HEADERS * (count('segs_out') + count('segs_in'))
+    const content = count('bytes_sent') + count('bytes_received')
+    sum.content += content
+    sum.bytes += content + HEADERS * (count('segs_out') + count('segs_in'))
   }
   return sum
 }
