@@ -2,11 +2,13 @@ import { createHash } from 'node:crypto'
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { CheckReport } from '../client/reports.ts'
+import { KeptFile } from '../core/kit/kept-file.ts'
 import { RESOLVER_VIP, vipToIPv4, type VipRange } from '../core/model/address.ts'
 import { mayUseNft, systemNft } from '../../proxy/intercept/nft.ts'
 import { ContainerGuard } from '../orchestrator/worker/docker/container-guard.ts'
 import { prefix6, wouldLoseRoute } from '../orchestrator/worker/docker/container-ipv6.ts'
 import { DockerRuntime } from '../orchestrator/worker/docker/docker-runtime.ts'
+import { PulledImages } from '../orchestrator/worker/docker/pulled-images.ts'
 import { SecretFiles } from '../orchestrator/worker/secret-files.ts'
 import type { AgentContext } from './context.ts'
 import type { NodeIdentity } from './node-identity.ts'
@@ -27,6 +29,7 @@ export interface Containers {
 /** An engine that is started later is found within this. */
 const LOOK_MS = 15_000
 const DNS_PORT = 53
+const HOUR_MS = 3_600_000
 
 /** Looks for a container engine before the first report to the cluster, and again while the agent runs. */
 export async function openContainers(
@@ -34,7 +37,7 @@ export async function openContainers(
   { vips, loopback }: Pick<NodeIdentity, 'vips' | 'loopback'>,
   environment: Readonly<Record<string, string | undefined>>,
 ): Promise<Containers> {
-  const { engine: setting, privileged, subnet, ipv6, hostPorts } = config.containers
+  const { engine: setting, privileged, subnet, ipv6, hostPorts, keepImagesHours } = config.containers
   if (setting === 'off')
     return { runtime: undefined, guard: undefined, interfaces: [], limit: undefined, withoutIPv6: undefined }
   const digest = createHash('sha256').update(dir).digest('hex')
@@ -67,6 +70,11 @@ export async function openContainers(
     resolvConf: limit === undefined ? await writeResolvConf(dir, vipToIPv4(vips, RESOLVER_VIP)) : undefined,
     seesVips: config.mode === 'host',
     secretFiles: new SecretFiles(dir, 'containers'),
+    images: new PulledImages({
+      record: life.use(new KeptFile(join(dir, 'images.json'), log, clock)),
+      keepMs: keepImagesHours * HOUR_MS,
+      log: child,
+    }),
     clock,
     log: child,
   })

@@ -137,6 +137,12 @@ const AgentConfig = Type.Object(
           'the ports of this machine that documents may ask for (`host_port`), `first-last`; `off`: none',
           { pattern: SHAPES.hostPorts[0] },
         ),
+        keepImagesHours: Type.Number({
+          minimum: 0,
+          maximum: 87_600,
+          description:
+            'an image that the agent has pulled itself is removed when no container has used it for so many hours; 0: never',
+        }),
         ipv6: Type.Enum(['auto', 'off'], {
           description:
             'IPv6 in containers: `auto`: in host mode, with nftables, and where the machine does not lose its own IPv6 route when the engine makes it a router; or `off`',

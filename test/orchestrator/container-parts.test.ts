@@ -16,6 +16,7 @@ import { exitReason, healthFault } from '../../src/orchestrator/worker/docker/ex
 import { candidateSockets } from '../../src/orchestrator/worker/docker/find-engine.ts'
 import { imageOf, pullQuery } from '../../src/orchestrator/worker/docker/image.ts'
 import { justAfter, LogFrames } from '../../src/orchestrator/worker/docker/log-frames.ts'
+import { dueImages, PulledImages, type PulledImage } from '../../src/orchestrator/worker/docker/pulled-images.ts'
 import { ContainerGuard } from '../../src/orchestrator/worker/docker/container-guard.ts'
 import { macOf } from '../../src/orchestrator/worker/docker/container-rules.ts'
 import {
@@ -311,6 +312,7 @@ t.test('the container of a service', async (t) => {
   )
 })
 
+const NOWHERE = { readJson: () => undefined, put: async () => undefined }
 const TABLE = { name: 'hedgerow_x', bridge: 'br-hx', vips4: '10.30.0.0/16', vips6: undefined }
 function guardWith(apply?: (rules: string) => Promise<void>): ContainerGuard {
   return new ContainerGuard({ ...TABLE, apply, log: silentLog })
@@ -428,6 +430,40 @@ t.test('images: present, pulled, refused', async (t) => {
   }
 })
 
+t.test('images that nobody uses', async (t) => {
+  const image = (id: string, usedAt: number): PulledImage => ({ id, reference: `${id}:1`, usedAt })
+  t.same(dueImages([image('old', 0), image('new', 60)], { now: 100, keepMs: 50 }), [image('old', 0)])
+
+  let kept = '[]'
+  const record = { readJson: () => JSON.parse(kept) as unknown, put: async (text: string) => void (kept = text) }
+  const moved = 'moved:1' // the name means another image by now
+  await using fake = await fakeEngine(({ method, url = '' }, response) => {
+    if (url.includes('/containers/json')) return response.end(JSON.stringify([{ ImageID: 'used' }]))
+    if (method === 'DELETE' && url.includes('tagged')) response.statusCode = 409
+    const [, reference = ''] = /images\/(.*?)(?:\/json)?$/.exec(decodeURIComponent(url)) ?? []
+    response.end(JSON.stringify({ Id: reference === moved ? 'other' : reference.replace(':1', '') }))
+  })
+  const images = new PulledImages({ record, keepMs: 50, log: silentLog })
+  for (const id of ['used', 'idle', 'moved', 'tagged']) images.used({ id, reference: `${id}:1`, isNew: true }, 0)
+  images.used({ id: 'operators', reference: 'operators:1', isNew: false }, 0)
+  const next = new PulledImages({ record, keepMs: 50, log: silentLog })
+  next.used({ id: 'idle', reference: 'idle:1', isNew: false }, 30)
+  const deleted = () => fake.asked.splice(0).filter((each) => each.startsWith('DELETE'))
+  await next.sweep(fake.engine, 60)
+  t.same(deleted(), ['DELETE /v1.41/images/moved', 'DELETE /v1.41/images/tagged:1'], 'not what was used since')
+  await next.sweep(fake.engine, 100)
+  t.same(deleted(), ['DELETE /v1.41/images/idle:1'], 'and never what it has not pulled')
+  t.same(
+    (JSON.parse(kept) as PulledImage[]).map(({ id, usedAt }) => [id, usedAt]),
+    [
+      ['used', 100],
+      ['tagged', 60],
+    ],
+  )
+  await new PulledImages({ record, keepMs: 0, log: silentLog }).sweep(fake.engine, 1_000)
+  t.same(fake.asked, [], 'unless they are kept for ever')
+})
+
 t.test('an image of a private registry is pulled with the credentials of its secret', async (t) => {
   const rows = [
     {
@@ -523,6 +559,7 @@ t.test('a container that cannot be ended while the engine is away is removed whe
     network: { agent: 'hedgerow-x', bridge: 'br-hx', subnet: 'auto', avoids: [] },
     guard: guardWith(),
     hostPorts: 'off',
+    images: new PulledImages({ record: NOWHERE, keepMs: 0, log: silentLog }),
     allowsPrivileged: false,
     resolvConf: undefined,
     seesVips: false,
@@ -572,6 +609,7 @@ t.test('an engine that goes and comes back', async (t) => {
       network: { agent: 'hedgerow-x', bridge: 'br-hx', subnet: 'auto', avoids: [] },
       guard: guardWith(),
       hostPorts: 'off',
+      images: new PulledImages({ record: NOWHERE, keepMs: 0, log: silentLog }),
       allowsPrivileged: false,
       resolvConf: undefined,
       seesVips: false,

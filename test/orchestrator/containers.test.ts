@@ -13,6 +13,8 @@ import { freePort } from '../../src/lab/system-tools.ts'
 import { explain } from '../../src/core/errors.ts'
 import { silentLog } from '../../src/core/kit/log.ts'
 import { DockerRuntime } from '../../src/orchestrator/worker/docker/docker-runtime.ts'
+import { PulledImages } from '../../src/orchestrator/worker/docker/pulled-images.ts'
+import { Engine as EngineClient } from '../../src/orchestrator/worker/docker/engine.ts'
 import { ContainerGuard } from '../../src/orchestrator/worker/docker/container-guard.ts'
 import { systemNft } from '../../proxy/intercept/nft.ts'
 import { SecretFiles } from '../../src/orchestrator/worker/secret-files.ts'
@@ -32,6 +34,7 @@ if (skip === false && process.env[INSIDE] === undefined) {
   process.exit(spawnSync('unshare', argv, { stdio: 'inherit', env: { ...process.env, [INSIDE]: '1' } }).status ?? 1)
 }
 
+const NOWHERE = { readJson: () => undefined, put: async () => undefined }
 const IMAGE = 'busy:1'
 t.setTimeout(120_000)
 let engine: Engine | undefined
@@ -61,6 +64,7 @@ function withEngine(engine: Engine): void {
       engine: { setting: engine.path, environment: {}, uid: 0 },
       network: { agent: `hedgerow-${agent}`, bridge: `br-h${agent}`, subnet: 'auto', avoids: [] },
       guard,
+      images: new PulledImages({ record: NOWHERE, keepMs: 0, log: silentLog }),
       hostPorts: '1024-65535',
       allowsPrivileged: false,
       resolvConf: undefined,
@@ -111,8 +115,12 @@ function withEngine(engine: Engine): void {
       return String(this.traces.at(-1)?.['container'])
     }
 
-    async inspect(format: string): Promise<string> {
-      return (await text(['docker', 'inspect', '--format', format, this.container()])).trim()
+    inspect(format: string): Promise<string> {
+      return this.inspectOf(this.container(), format)
+    }
+
+    async inspectOf(what: string, format: string): Promise<string> {
+      return (await text(['docker', 'inspect', '--format', format, what])).trim()
     }
 
     async [Symbol.asyncDispose]() {
@@ -237,6 +245,17 @@ function withEngine(engine: Engine): void {
     t.pass('it is followed')
     const other = await world.launch({ cmd: ['sleep', '600'] })
     t.equal(other.check, undefined, 'an image without one leaves it to the document')
+
+    const [client, keepMs] = [await EngineClient.connect(engine.path, 2_000), 50]
+    const isThere = async () => (await run(['docker', 'image', 'inspect', 'healthy:1'])).code === 0
+    const id = await world.inspectOf('healthy:1', '{{.Id}}')
+    const images = new PulledImages({ record: NOWHERE, keepMs, log: silentLog })
+    images.used({ id, reference: 'healthy:1', isNew: true }, 0)
+    await images.sweep(client, 100)
+    t.ok(await isThere(), 'an image stays while a container has use for it')
+    await running.stop(0)
+    await images.sweep(client, 200)
+    t.notOk(await isThere(), 'and no longer')
   })
 
   t.test('a port of the machine that somebody has', async (t) => {
@@ -285,6 +304,7 @@ t.test('unmodified images call by name, and are called under their own', { skip 
     privileged: false,
     subnet: 'auto',
     ipv6: 'auto' as const,
+    keepImagesHours: 24,
     hostPorts: '1024-65535',
   }
   const config = { mode: 'host', containers, keepInstances: true, instanceUsers: 'agent' } as const

@@ -15,6 +15,7 @@ import { isStatus, type Engine } from './engine.ts'
 import { findEngine, type EngineWhere } from './find-engine.ts'
 import { imageOf, type Image } from './image.ts'
 import { macOf, type GuardedContainer } from './container-rules.ts'
+import type { PulledImages } from './pulled-images.ts'
 import type { SecretFiles } from '../secret-files.ts'
 
 export interface DockerOptions {
@@ -33,12 +34,16 @@ export interface DockerOptions {
   /** VIPs lead to this machine from inside containers, and callers may be shown to them under theirs. */
   seesVips: boolean
   secretFiles: SecretFiles
+  images: PulledImages
   clock?: Clock
   log: Log
 }
 
 /** While the engine is away, containers of an earlier agent wait to be adopted. */
 const AGAIN_MS = 1_000
+
+/** Between two looks at images that nobody uses. */
+const SWEEP_MS = 600_000
 
 /**
  * Containers by the Engine API, of Docker or Podman. They belong to the engine: an agent that is killed leaves them running, and the next
@@ -57,6 +62,8 @@ export class DockerRuntime implements Runtime {
   readonly #left = new Map<string, string>()
   #engine: Engine | undefined
   #reason = 'not looked for yet'
+  #isReleased = false
+  #sweptAt = Number.NEGATIVE_INFINITY
 
   constructor(options: DockerOptions) {
     this.#options = options
@@ -97,6 +104,16 @@ export class DockerRuntime implements Runtime {
     await this.#tidyNow(found).catch((error: unknown) => {
       this.#options.log.warn('what an earlier agent left running could not be ended', { error })
     })
+    await this.#sweepImages(found)
+  }
+
+  async #sweepImages(engine: Engine): Promise<void> {
+    const now = this.#clock.now()
+    if (this.#isReleased || now - this.#sweptAt < SWEEP_MS) return
+    this.#sweptAt = now
+    await this.#options.images.sweep(engine, this.#clock.wall()).catch((error: unknown) => {
+      this.#options.log.warn('images that nobody uses could not be removed', { error })
+    })
   }
 
   /** Whether a caller with this address is, or claims to be, a container of ours. */
@@ -117,11 +134,13 @@ export class DockerRuntime implements Runtime {
 
   /** A successor has the containers now, and the rules for them. */
   release(): void {
+    this.#isReleased = true
     this.#options.guard.pause()
   }
 
   /** It is lost. */
   async takeBack(): Promise<void> {
+    this.#isReleased = false
     this.#options.guard.resume()
     if (this.#engine !== undefined) await this.#guardAll(this.#engine)
   }
@@ -149,6 +168,7 @@ export class DockerRuntime implements Runtime {
     try {
       const given = await launch.secrets()
       const image = await this.#image(engine, launch, given.find(({ name }) => name === spec.registrySecret)?.value)
+      this.#options.images.used({ ...image, reference: spec.code }, this.#clock.wall())
       const files = given.filter(({ name }) => name !== spec.registrySecret || spec.secrets?.includes(name) === true)
       const secrets = files.length === 0 ? undefined : this.#options.secretFiles.write(run, files)
       const fd = await launch.output()

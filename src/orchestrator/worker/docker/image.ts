@@ -4,6 +4,9 @@ import { isImageReference, type ServiceSpec } from '../../spec.ts'
 import { isStatus, type Engine } from './engine.ts'
 
 export interface Image {
+  id: string
+  /** It was not on this node before. */
+  isNew: boolean
   /** It says itself how its health is found out. */
   hasHealthCheck: boolean
 }
@@ -29,8 +32,9 @@ export async function imageOf(
   needs: ImageNeeds,
 ): Promise<Image> {
   if (!isImageReference(reference)) throw failed('code does not name an image', reference)
+  const before = await inspected(engine, reference)
   if (pull === 'always') await pulled(engine, reference, needs)
-  let found = await inspected(engine, reference)
+  let found = pull === 'always' ? await inspected(engine, reference) : before
   if (found === undefined && pull === 'never')
     throw failed('the image is not on this node, and pull is never', reference)
   if (found === undefined) {
@@ -42,7 +46,7 @@ export async function imageOf(
   if (found.Architecture !== undefined && found.Architecture !== '' && found.Architecture !== arch)
     throw failed(`the image is for ${found.Architecture}, and this node is ${arch}`, reference)
   const [kind] = found.Config?.Healthcheck?.Test ?? []
-  return { hasHealthCheck: kind !== undefined && kind !== 'NONE' }
+  return { id: found.Id, isNew: found.Id !== before?.Id, hasHealthCheck: kind !== undefined && kind !== 'NONE' }
 }
 
 interface InspectedImage {
