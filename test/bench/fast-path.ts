@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
+import { askAgent } from '../../src/agent/local-api.ts'
 import { Lifetime } from '../../src/core/kit/lifetime.ts'
 import type { Host } from '../../src/lab/host.ts'
 import { lab } from '../../src/lab/lab.ts'
@@ -76,6 +77,11 @@ export class FastPathMachine implements AsyncDisposable {
     return JSON.parse(stdout) as T
   }
 
+  /** What the agent answers on its socket: half a second less processor time than a command. */
+  #ask<T>(path: string, query?: Record<string, string>): Promise<T> {
+    return askAgent(join(this.state, 'agent', 'agent.sock'), path, query) as Promise<T>
+  }
+
   /** Starts the agent again, as after a crash; another configuration if there are `args`. */
   async restart(args?: readonly string[]): Promise<void> {
     this.#agent.signal('SIGKILL')
@@ -106,14 +112,14 @@ export class FastPathMachine implements AsyncDisposable {
 
   /** The IPv4 address of a name, which the agent now follows. */
   async vip(name: string): Promise<string> {
-    return (await this.json<{ ipv4: string }>('resolve', name)).ipv4
+    return (await this.#ask<{ ipv4: string }>('/resolve', { name })).ipv4
   }
 
   /** Waits until flows to the name and port take this path. */
   async path(target: string, path: 'kernel' | 'user space'): Promise<string> {
     let what = ''
     await until(async () => {
-      const { steps } = await this.json<{ steps: Array<{ step: string; what: string }> }>('trace', target)
+      const { steps } = await this.#ask<{ steps: Array<{ step: string; what: string }> }>('/trace', { target })
       what = steps.find(({ step }) => step === 'fast path')?.what ?? ''
       return what.startsWith(path)
     }, `${target} takes the ${path} path`).catch((error: Error) => {
@@ -151,7 +157,7 @@ export class FastPathMachine implements AsyncDisposable {
 
   /** The counters of the metrics page whose lines begin so, added up. */
   async metric(name: string, ...labels: string[]): Promise<number> {
-    const { ops } = await this.json<{ agent: { ops: string } }>('status').then(({ agent }) => agent)
+    const { ops } = await this.#ask<{ ops: string }>('/status')
     const page = await this.host.text(['curl', '-s', `${ops}/metrics`])
     const lines = page
       .split('\n')

@@ -166,11 +166,11 @@ const CLEAN = {
 /** `TEST_LOG=debug` keeps more in the last lines of each program. */
 const LOG_LEVEL = process.env['TEST_LOG'] ?? 'warn'
 
-/** Asks every 50 ms until it is true. @throws after the limit */
+/** Asks every 100 ms until it is true: most ask by a command, which takes half a second itself. @throws after the limit */
 export async function until(ask: () => Promise<boolean>, what: string, limitMs = READY_MS): Promise<void> {
   const limit = Date.now() + limitMs
   while (!(await ask().catch(() => false))) {
     if (Date.now() > limit) throw new Error(`not within ${limitMs / 1_000} s: ${what}`)
-    await sleep(50)
+    await sleep(100)
   }
 }

@@ -104,7 +104,7 @@ export class Machines implements AsyncDisposable {
 export async function eventually(claim: () => Promise<boolean>, what: string, limitMs = 60_000): Promise<void> {
   for (const endAt = Date.now() + limitMs; Date.now() < endAt; ) {
     if (await claim()) return
-    await new Promise((resolve) => setTimeout(resolve, 50))
+    await new Promise((resolve) => setTimeout(resolve, 100)) // to ask costs 30 ms of processor time
   }
   throw new Error(`not within ${limitMs} ms: ${what}`)
 }
