@@ -223,7 +223,7 @@ test('a service of UDP alone is ready once something has its port, and not when 
   const { port } = socket.address()
   const end = new AbortController()
   const verdicts: boolean[] = []
-  const clock = { ...systemClock, sleep: () => systemClock.sleep(1) }
+  const clock = { ...systemClock, after: (_ms: number, act: () => void) => systemClock.after(1, act) }
   const watching = watchReadiness(
     {
       now: () => ({ spec, changed: end.signal }),
@@ -249,7 +249,13 @@ test('a service of UDP alone is ready once something has its port, and not when 
   const watch = {
     now: () => ({ spec: external, changed: over.signal }),
     endpoints: { 'udp/53': { host: '127.0.0.1', port } },
-    clock: { ...clock, sleep: async () => over.abort() },
+    clock: {
+      ...clock,
+      after: () => {
+        over.abort()
+        return () => undefined
+      },
+    },
   }
   await watchReadiness({ ...watch, onVerdict: (isReady) => void told.push(isReady) }, over.signal)
   t.same(told, [true], 'what runs elsewhere is believed')
@@ -316,7 +322,7 @@ test('readiness: an HTTP check wants a good status, in time', async (t) => {
   const { port } = server.address() as AddressInfo
   const look = (path: string) =>
     probe(
-      { kind: 'http', port, path, intervalMs: 50, timeoutMs: 100 },
+      { kind: 'http', port, path, intervalMs: 50, timeoutMs: path === '/slow' ? 100 : 10_000 },
       { host: '127.0.0.1', port },
       new AbortController().signal,
     )

@@ -7,32 +7,32 @@ import { endianness } from 'node:os'
  *     sl  local_address rem_address   st tx_queue:rx_queue …
  *      0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 …     0A: listening; rx_queue: connections that nobody has accepted yet
  */
-const LISTS = ['/proc/self/net/tcp', '/proc/self/net/tcp6'] as const
-const LINE = /^ *\d+: ([0-9A-F]+:[0-9A-F]{4}) [0-9A-F]+:[0-9A-F]{4} ([0-9A-F]{2}) [0-9A-F]+:([0-9A-F]+)/gm
+const LISTS = { v4: '/proc/self/net/tcp', v6: '/proc/self/net/tcp6' } as const
+const LINE = /^ *\d+: ([0-9A-F]+:[0-9A-F]{4}) [0-9A-F]+:[0-9A-F]{4} ([0-9A-F]{2}) [0-9A-F]+:([0-9A-F]+).*\n?/gm
 const LISTENING = '0A'
-const ANY = ['00000000', '0'.repeat(32)] as const
+const ANY = { v4: '00000000', v6: '0'.repeat(32) } as const
 
 /** A look counts for this long. Smaller looks more often, larger shows a listener that has just been closed. */
 const FRESH_MS = 1_000
-/** With many listeners a look is dear: then it counts for longer, so that looking takes a hundredth of the processor at most. */
-const COST = 100
+/** With many listeners a look is dear: then it counts for longer, so that looking takes a four-hundredth of the processor, up to this. */
+const COST = 400
+const MOST_MS = 4_000
 /** A longer list is not read to its end: then nothing is known. */
 const MAX_BYTES = 4 * 1024 * 1024
 
+type Family = keyof typeof LISTS
+
+/** Pieces of the kernel's list. @throws where there is none */
+type ReadList = (family: Family) => Iterable<string>
+
 /** Which TCP ports of this machine have a listener that accepts what arrives, without disturbing any program. */
 export class Listening {
-  readonly #read: () => readonly string[]
-  readonly #now: () => number
-  /** By address and port: whether connections wait, and whether they did at the look before. */
-  #listeners: ReadonlyMap<string, Backlog> = new Map()
-  #until = -Infinity
+  readonly #v4: Listeners
+  readonly #v6: Listeners
 
-  constructor({
-    read = readLists,
-    now = () => performance.now(),
-  }: { read?: () => readonly string[]; now?: () => number } = {}) {
-    this.#read = read
-    this.#now = now
+  constructor({ read = readList, now = () => performance.now() }: { read?: ReadList; now?: () => number } = {}) {
+    this.#v4 = new Listeners(() => read('v4'), now)
+    this.#v6 = new Listeners(() => read('v6'), now)
   }
 
   /**
@@ -42,26 +42,62 @@ export class Listening {
   keepsUp(host: string, port: number): boolean {
     const address = hexOf(host)
     if (address === undefined) return false
-    this.#readAgain()
     const suffix = `:${port.toString(16).toUpperCase().padStart(4, '0')}`
-    const found = [address, ...ANY].map((local) => this.#listeners.get(local + suffix))
-    return found.some((backlog) => backlog !== undefined && !(backlog.waits && backlog.waited))
+    const isV4 = address.length === ANY.v4.length
+    if (isV4 && [address, ANY.v4].some((local) => this.#v4.keepsUp(local + suffix))) return true
+    // a socket of IPv6 for all addresses may have both
+    return [...(isV4 ? [] : [address]), ANY.v6].some((local) => this.#v6.keepsUp(local + suffix))
+  }
+}
+
+/** One of the two lists, read when somebody asks. */
+class Listeners {
+  readonly #read: () => Iterable<string>
+  readonly #now: () => number
+  /** By address and port: whether connections wait, and whether they did at the look before. */
+  #found: ReadonlyMap<string, Backlog> = new Map()
+  #until = -Infinity
+
+  constructor(read: () => Iterable<string>, now: () => number) {
+    this.#read = read
+    this.#now = now
+  }
+
+  keepsUp(local: string): boolean {
+    this.#readAgain()
+    const backlog = this.#found.get(local)
+    return backlog !== undefined && !(backlog.waits && backlog.waited)
   }
 
   #readAgain(): void {
     const startedAt = this.#now()
     if (startedAt < this.#until) return
-    const listeners = new Map<string, Backlog>()
-    for (const list of this.#read()) {
-      for (const [, local = '', state, waiting] of list.matchAll(LINE)) {
-        if (state !== LISTENING) continue
-        const waits = Number.parseInt(waiting ?? '1', 16) > 0 || listeners.get(local)?.waits === true
-        listeners.set(local, { waits, waited: this.#listeners.get(local)?.waits === true })
-      }
-    }
-    this.#listeners = listeners
+    this.#found = this.#look()
     const endedAt = this.#now()
-    this.#until = endedAt + Math.max(FRESH_MS, COST * (endedAt - startedAt))
+    this.#until = endedAt + Math.min(Math.max(FRESH_MS, COST * (endedAt - startedAt)), MOST_MS)
+  }
+
+  #look(): Map<string, Backlog> {
+    const found = new Map<string, Backlog>()
+    let bytes = 0
+    let rest = '' // of a line
+    try {
+      for (const piece of this.#read()) {
+        bytes += piece.length
+        if (bytes > MAX_BYTES) return new Map()
+        const text = rest + piece
+        for (const [line, local = '', state, waiting] of text.matchAll(LINE)) {
+          if (!line.endsWith('\n')) break
+          if (state !== LISTENING) return found // the listeners are over
+          const waits = Number.parseInt(waiting ?? '1', 16) > 0 || found.get(local)?.waits === true
+          found.set(local, { waits, waited: this.#found.get(local)?.waits === true })
+        }
+        rest = text.slice(text.lastIndexOf('\n') + 1)
+      }
+    } catch {
+      return new Map() // not Linux, or no /proc
+    }
+    return found
   }
 }
 
@@ -79,30 +115,15 @@ function hexOf(host: string): string | undefined {
   return [...parts.toReversed(), 127].map((part) => part.toString(16).toUpperCase().padStart(2, '0')).join('')
 }
 
-function readLists(): string[] {
-  return LISTS.map((path) => {
-    try {
-      return readListeners(path)
-    } catch {
-      return '' // not Linux, or no /proc
-    }
-  })
-}
-
-function readListeners(path: string): string {
-  const file = openSync(path, 'r')
+function* readList(family: Family): Iterable<string> {
+  const file = openSync(LISTS[family], 'r')
   try {
-    const buffer = Buffer.allocUnsafe(64 * 1024)
-    let text = ''
-    for (;;) {
-      const length = readSync(file, buffer)
-      if (length === 0) return text
-      text += buffer.toString('latin1', 0, length)
-      if (text.length > MAX_BYTES) return ''
-      const last = [...text.slice(-1_000).matchAll(LINE)].at(-1)
-      if (last !== undefined && last[2] !== LISTENING) return text // the listeners are over
-    }
+    for (let length = readSync(file, buffer); length > 0; length = readSync(file, buffer))
+      yield buffer.toString('latin1', 0, length)
   } finally {
     closeSync(file)
   }
 }
+
+/** The kernel gives a page of whole lines at a time. */
+const buffer = Buffer.allocUnsafeSlow(4_096)

@@ -1,4 +1,5 @@
 import { readFile } from 'node:fs/promises'
+import type { ClientRequest } from 'node:http'
 import { connect, type Socket } from 'node:net'
 import { get } from '../../core/kit/node-http.ts'
 import { OWN_PROXY_HEADER } from '../../core/kit/proxy-header.ts'
@@ -69,17 +70,14 @@ export async function watchReadiness(
   let waitMs = FIRST_CHECK_MS
   const current = () => {
     const { spec, changed } = now()
-    return {
-      check: ownCheckOf(spec, own) ?? checkKindOf(spec, endpoints, listening) ?? ALWAYS,
-      changed,
-      limit: AbortSignal.any([signal, changed]),
-    }
+    const check = ownCheckOf(spec, own) ?? checkKindOf(spec, endpoints, listening) ?? ALWAYS
+    return { check, changed, until: new Until([signal, changed], clock) }
   }
-  let { check, changed, limit } = current()
+  let { check, changed, until } = current()
   while (!signal.aborted) {
-    if (changed.aborted) ({ check, changed, limit } = current())
+    if (changed.aborted) ({ check, changed, until } = current())
     const { intervalMs } = check
-    const fault = await check.run(limit)
+    const fault = await check.run(until.signal)
     if (signal.aborted) return
     if (changed.aborted) continue
     const before = verdict
@@ -88,7 +86,47 @@ export async function watchReadiness(
       onVerdict(verdict.isReady, fault)
     }
     waitMs = verdict.isReady ? FIRST_CHECK_MS : Math.min(waitMs * 1.5, LAST_CHECK_MS, intervalMs)
-    await clock.sleep(verdict.isReady ? inStep(clock.now(), intervalMs) : waitMs, limit)
+    await until.sleep(verdict.isReady ? inStep(clock.now(), intervalMs) : waitMs)
+  }
+}
+
+/**
+ * Whichever of the signals comes first. An agent at rest wakes for hundreds of checks each second: listeners are added once, not for
+ * each check; `AbortSignal.any` and its garbage took as long as the checks themselves.
+ */
+class Until {
+  readonly #ending = new AbortController()
+  readonly #clock: Clock
+  #wake: () => void = () => undefined
+  #cancel: () => void = () => undefined
+
+  constructor(signals: readonly AbortSignal[], clock: Clock) {
+    this.#clock = clock
+    for (const signal of signals) {
+      if (signal.aborted) this.#ending.abort()
+      else signal.addEventListener('abort', () => this.#end(), { once: true, signal: this.#ending.signal })
+    }
+  }
+
+  get signal(): AbortSignal {
+    return this.#ending.signal
+  }
+
+  /** One at a time. */
+  sleep(ms: number): Promise<void> {
+    if (this.signal.aborted) return Promise.resolve()
+    return new Promise((resolve) => {
+      this.#wake = () => {
+        this.#cancel()
+        resolve()
+      }
+      this.#cancel = this.#clock.after(ms, resolve)
+    })
+  }
+
+  #end(): void {
+    this.#ending.abort()
+    this.#wake()
   }
 }
 
@@ -186,34 +224,48 @@ async function isUdpBound(port: number): Promise<boolean> {
 /** `isIntroduced`: it reads a PROXY header first. */
 export type Probed = Endpoint & { isIntroduced?: boolean }
 
-/** Why the instance does not answer, or `undefined` when it does. */
+/** Why the instance does not answer, or `undefined` when it does. A signal and a timer of its own for each would cost more than the connection. */
 export function probe(check: CheckSpec, endpoint: Probed, signal: AbortSignal): Promise<string | undefined> {
-  const { host, port, isIntroduced = false } = endpoint
+  const { host, port } = endpoint
+  const late = `no answer from ${host}:${port} in ${check.timeoutMs} ms`
   return new Promise((resolve) => {
-    const limit = AbortSignal.any([signal, AbortSignal.timeout(check.timeoutMs)])
-    const told = (error: Error) =>
-      resolve(limit.aborted ? `no answer from ${host}:${port} in ${check.timeoutMs} ms` : error.message)
-    if (check.kind === 'tcp') {
-      const socket = connect({ host, port, signal: limit })
-      socket.on('error', told)
-      socket.once('connect', () => {
-        resolve(undefined)
-        if (isIntroduced) socket.end(OWN_PROXY_HEADER, () => socket.destroy())
-        else socket.destroy()
-      })
-      return
+    if (signal.aborted) return resolve(late)
+    const stop = () => {
+      told(late)
+      attempt.destroy()
     }
-    const connection = (): Socket => {
-      const socket = connect({ host, port })
-      if (isIntroduced) socket.write(OWN_PROXY_HEADER)
-      return socket
+    const timer = setTimeout(stop, check.timeoutMs)
+    const told = (fault: string | undefined) => {
+      clearTimeout(timer)
+      signal.removeEventListener('abort', stop)
+      resolve(fault)
     }
-    const options = { host, port, path: check.path, signal: limit, createConnection: connection }
-    const request = get(options, (response) => {
-      const { statusCode = 0 } = response
-      response.destroy()
-      resolve(statusCode >= 200 && statusCode < 400 ? undefined : `${check.path} answered ${statusCode}`)
-    })
-    request.on('error', told)
+    signal.addEventListener('abort', stop)
+    const attempt = check.kind === 'tcp' ? connection(endpoint, told) : question(check.path, endpoint, told)
+    attempt.on('error', ({ message }) => told(message))
+  })
+}
+
+type Told = (fault: string | undefined) => void
+
+function connection({ host, port, isIntroduced }: Probed, told: Told): Socket {
+  const socket = connect({ host, port })
+  return socket.once('connect', () => {
+    told(undefined)
+    if (isIntroduced === true) socket.end(OWN_PROXY_HEADER, () => socket.destroy())
+    else socket.destroy()
+  })
+}
+
+function question(path: string, { host, port, isIntroduced }: Probed, told: Told): ClientRequest {
+  const createConnection = (): Socket => {
+    const socket = connect({ host, port })
+    if (isIntroduced === true) socket.write(OWN_PROXY_HEADER)
+    return socket
+  }
+  return get({ host, port, path, createConnection }, (response) => {
+    const { statusCode = 0 } = response
+    response.destroy()
+    told(statusCode >= 200 && statusCode < 400 ? undefined : `${path} answered ${statusCode}`)
   })
 }

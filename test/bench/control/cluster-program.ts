@@ -1,7 +1,11 @@
+import { defaults } from '../../../src/config/defaults.ts'
 import { silentLog } from '../../../src/core/kit/log.ts'
 import type { Lifetime } from '../../../src/core/kit/lifetime.ts'
 import { openMetrics } from '../../../src/core/metrics.ts'
 import { Cluster } from '../../../src/orchestrator/cluster/cluster.ts'
+import type { AcceptRelayed } from '../../../src/orchestrator/cluster/routes.ts'
+import { Relay } from '../../../proxy/relay/server.ts'
+import { relayLimits } from '../../../src/roles/relay-limits.ts'
 import { LoopWatch } from './loop-watch.ts'
 
 export type ClusterCalls = ReturnType<typeof clusterCalls>
@@ -14,9 +18,12 @@ export function clusterCalls(life: Lifetime) {
       const { dir, name, token, isWatched } = options
       if (!isWatched) blocks.pause()
       const listen = { host: '127.0.0.1', port: 0 }
-      const refuse = (_request: unknown, socket: { destroy(): void }) => socket.destroy()
-      const parts = { dir, name, token, listen, onRelay: refuse }
-      cluster = life.use(await Cluster.start(parts, silentLog, openMetrics('cluster')))
+      const metrics = openMetrics('cluster')
+      // else the agents would dial it again and again
+      const relay = life.use(Relay.create(relayLimits(defaults(name).cluster.relayLimits), silentLog, metrics))
+      const onRelay: AcceptRelayed = (request, socket, head, principal) =>
+        relay.upgrade(request, socket, head, principal)
+      cluster = life.use(await Cluster.start({ dir, name, token, listen, onRelay }, silentLog, metrics))
       return { port: Number(new URL(cluster.url).port) }
     },
     tokens: (count: number) => Array.from({ length: count }, () => cluster?.nodeToken() ?? ''),
