@@ -137,7 +137,7 @@ export class Scheduler {
     if (record.wanted || isHurried)
       this.#dispatch.change(id, { wanted: false, state: 'stopping', ...(isHurried ? { atOnce: true } : {}) })
     if (node === undefined || (this.#succession.isHandingOver(id, node.id) && atOnce !== true)) return
-    if (isReplaced === true) this.#succession.handOver(id, node.id)
+    if (isReplaced === true) this.#succession.handOver(id, node.id, { isFar: true })
     else this.#dispatch.askToEnd(node, id, isHurried || record.atOnce === true)
   }
 

@@ -51,6 +51,11 @@ export interface Replaced {
  * that are slow to learn it; larger delays the end of the earlier run.
  */
 const HANDOVER_MS = 1_000
+/**
+ * The same for a run that another cluster has taken over: that goes by root and two clusters to the tables. An agent that had no processor
+ * for this long calls by its old table when it goes on, and a run that drains refuses. Smaller fails such calls, larger keeps two runs for longer.
+ */
+const HANDOVER_FAR_MS = 3_000
 /** More are of no use to anybody who looks. */
 const MOST_LEAVING = 8
 
@@ -294,12 +299,15 @@ export class Succession {
   }
 
   /** The run there is no longer called: it drains once everybody knows. */
-  handOver(instance: InstanceId, id: NodeId): void {
+  handOver(instance: InstanceId, id: NodeId, { isFar = false } = {}): void {
     const key = `${instance} ${id}`
-    const timer = setTimeout(() => {
-      this.#handingOver.delete(key)
-      this.#askToLeave(instance, id)
-    }, HANDOVER_MS)
+    const timer = setTimeout(
+      () => {
+        this.#handingOver.delete(key)
+        this.#askToLeave(instance, id)
+      },
+      isFar ? HANDOVER_FAR_MS : HANDOVER_MS,
+    )
     timer.unref()
     this.#handingOver.set(key, timer)
   }
