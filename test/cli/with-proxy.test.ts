@@ -5,6 +5,7 @@ import { resolve } from 'node:path'
 import t from 'tap'
 import { eventually } from './program.ts'
 import '../support/no-orphans.ts'
+import { heard } from '../support/heard.ts'
 
 /* What becomes of the command when `with-proxy` itself is killed with SIGKILL. */
 
@@ -21,7 +22,7 @@ async function run(...command: readonly string[]) {
     stdio: ['ignore', 'pipe', 'inherit'],
   })
   t.teardown(() => child.kill('SIGKILL'))
-  const [line] = (await once(child.stdout, 'data')) as [Buffer]
+  const line = await heard(child.stdout)
   return { child, line: String(line).trim() }
 }
 

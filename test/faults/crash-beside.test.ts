@@ -6,6 +6,7 @@ import type { ResolveReport, StatusReport } from '../../src/client/reports.ts'
 import { freeBase } from '../../src/lab/system-tools.ts'
 import { eventually, FIRST_PORT, Machines } from '../cli/program.ts'
 import { sla } from '../walks/mesh.ts'
+import { heard } from '../support/heard.ts'
 
 /*
  * An agent is killed while the one that it replaced still lets its flows end. Programs hold VIPs and the address of the name server, so
@@ -51,8 +52,8 @@ t.test('killed beside a predecessor that drains: the next agent has the prefix, 
   await once(long, 'connect')
   const says = async (text: string) => {
     long.write(text)
-    const [heard] = (await once(long, 'data')) as [Buffer]
-    return heard.toString()
+    const said = await heard(long)
+    return said.toString()
   }
   t.equal(await says('a'), 'a')
 

@@ -1,5 +1,4 @@
 import { execFileSync, spawn } from 'node:child_process'
-import { once } from 'node:events'
 import { closeSync, constants, mkdtempSync, openSync, readFileSync, readSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
@@ -8,6 +7,7 @@ import t from 'tap'
 import { BoundedOutput } from '../../src/core/kit/bounded-output.ts'
 import { openLog } from '../../src/core/kit/log.ts'
 import '../support/no-orphans.ts'
+import { heard } from '../support/heard.ts'
 
 /*
  * The log: its reader stands still, its disk is full, its reader is gone. No write may wait, and what was lost is counted.
@@ -133,7 +133,7 @@ t.test(
     // Node gives a child sockets where a shell gives it pipes
     const child = spawn(process.execPath, ['--input-type=module', '-e', WRITER])
     child.stderr.pause()
-    const [lost] = (await once(child.stdout, 'data')) as [Buffer]
+    const lost = await heard(child.stdout)
     t.ok(Number(lost.toString()) > 5_000, `${lost.toString().trim()} lines lost while nobody reads`)
     let text = ''
     child.stderr.on('data', (chunk: Buffer) => (text += chunk.toString())).resume()

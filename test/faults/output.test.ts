@@ -20,6 +20,7 @@ import { isAlive, statOf } from '../../src/orchestrator/worker/process-group.ts'
 import { systemClock } from '../../src/core/kit/clock.ts'
 import { assignmentOf } from '../orchestrator/specs.ts'
 import { freshDir, nodeWith } from '../orchestrator/worker-node.ts'
+import { heard } from '../support/heard.ts'
 
 /*
  * What instances print while their agent is killed or stopped. A pipe holds 64 KiB: a program that has printed many times that
@@ -60,7 +61,7 @@ async function agentWith(t: Test, bytesPerSecond: number, dir = freshDir()) {
     [join(import.meta.dirname, 'output-agent.ts'), dir, ...printer(counter, bytesPerSecond)],
     { stdio: ['ignore', 'pipe', 'inherit'] },
   )
-  const pid = Number(String((await once(child.stdout, 'data'))[0]))
+  const pid = Number(String(await heard(child.stdout)))
   await eventually(() => existsSync(counter), 'it prints')
   const printed = () => Number(readFileSync(counter, 'utf8'))
   const signal = (name: NodeJS.Signals) => void (child as ChildProcess).kill(name)

@@ -1,5 +1,4 @@
 import { X509Certificate } from 'node:crypto'
-import { once } from 'node:events'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { duplexPair } from 'node:stream'
@@ -15,6 +14,7 @@ import { readRevocations, signRevocations } from '../../src/core/identity/revoca
 import { certificatesIn } from '../../src/core/identity/x509.ts'
 import { forge, wear } from './mesh.ts'
 import { closed } from '../support/closed.ts'
+import { heard } from '../support/heard.ts'
 
 const limit = () => AbortSignal.timeout(5_000)
 
@@ -296,7 +296,7 @@ t.test('a connection ends with the trust in an authority, and not when another o
   n1.revocations.offer(authority.signRevocations(2, []))
   n2.revocations.offer(authority.signRevocations(2, []))
   there.write('still here')
-  t.equal(String((await once(stream, 'data'))[0]), 'still here')
+  t.equal(String(await heard(stream)), 'still here')
   await authority.issueByNext()
   await authority.retire()
   const since = performance.now()

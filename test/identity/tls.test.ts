@@ -10,6 +10,7 @@ import { CALLED_ALPN, connectSecure, createAcceptor, isPrompt, TUNNEL_ALPN } fro
 import { printPrincipal } from '../../src/core/identity/principal.ts'
 import { clientOptions, fetchCa, principalOf, serverOptions, tend, verifyServer } from '../../src/core/identity/tls.ts'
 import { forge, TestMesh, wear, type Claim } from './mesh.ts'
+import { heard } from '../support/heard.ts'
 
 await using mesh = await TestMesh.create()
 await using foreign = await TestMesh.create()
@@ -278,7 +279,7 @@ t.test('each handshake belongs to the connection it ran on', async (t) => {
       client.write(String(number))
       const { peer, stream } = await accepting
       t.equal(peer, number % 3 === 0 ? 'edge/n1' : `core/n${number}`)
-      const [data] = (await once(stream, 'data')) as [Buffer]
+      const data = await heard(stream)
       t.equal(data.toString(), String(number))
       client.destroy()
       stream.destroy()

@@ -5,6 +5,7 @@ import t from 'tap'
 import { acceptQueueAt } from '../../src/core/kit/accept-queue.ts'
 import { until } from '../proxy/world.ts'
 import '../support/no-orphans.ts'
+import { heard } from '../support/heard.ts'
 
 const LISTENER = `
   const [host] = process.argv.slice(1)
@@ -22,7 +23,7 @@ t.test('what a program has not accepted is counted, wherever it listens', async 
     const program = spawn(process.execPath, ['-e', LISTENER, listens], { stdio: ['ignore', 'pipe', 'inherit'] })
     const ended = once(program, 'exit')
     try {
-      const [text] = (await once(program.stdout, 'data')) as [Buffer]
+      const text = await heard(program.stdout)
       const at = { host: called, port: Number(text.toString()) }
       t.equal(acceptQueueAt(at), 0, `${called} of ${listens}: nothing waits`)
       program.kill('SIGSTOP')

@@ -3,6 +3,7 @@ import { createServer as createHttpServer, get } from 'node:http'
 import { connect, type AddressInfo, type Server, type Socket } from 'node:net'
 import t from 'tap'
 import { Admission, admitHttp, sourceOf } from '../../src/core/kit/admission.ts'
+import { heard } from '../support/heard.ts'
 
 /** Something with an end, in place of a socket. */
 class Connection extends EventEmitter {
@@ -164,7 +165,7 @@ t.test('an upgrade that nothing listens to is still answered', async (t) => {
   const port = await listening(server)
   const socket = connect({ port, host: '127.0.0.1' })
   socket.write('GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: nothing\r\n\r\n')
-  const [answer] = (await once(socket, 'data')) as [Buffer]
+  const answer = await heard(socket)
   t.match(answer.toString(), /^HTTP\/1\.1 200/)
   socket.destroy()
   await closed(server)

@@ -5,6 +5,7 @@ import { connect, type AddressInfo, type Socket } from 'node:net'
 import t from 'tap'
 import type { Channel } from '../../src/core/kit/websocket.ts'
 import { LINK_LIMITS, WebSocketAcceptor, type WebSocketLimits } from '../../src/core/kit/websocket-acceptor.ts'
+import { heard } from '../support/heard.ts'
 
 const MIB = 1024 * 1024
 
@@ -41,7 +42,7 @@ class Site implements AsyncDisposable {
     const key = randomBytes(16).toString('base64')
     const upgrade = 'Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13'
     socket.write(`GET /${peer} HTTP/1.1\r\nHost: x\r\n${upgrade}\r\nSec-WebSocket-Key: ${key}\r\n\r\n`)
-    await once(socket, 'data')
+    await heard(socket)
     socket.resume()
     return socket
   }

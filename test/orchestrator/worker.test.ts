@@ -16,6 +16,7 @@ import { judge } from '../../src/orchestrator/worker/readiness.ts'
 import { assignmentOf } from './specs.ts'
 import { forbiddenSteps, freshDir, nodeWith } from './worker-node.ts'
 import '../support/no-orphans.ts'
+import { heard } from '../support/heard.ts'
 
 const node = process.execPath
 const SERVER = `
@@ -153,7 +154,7 @@ test('draining waits for open flows, up to its limit', async (t) => {
   here.worker.withdraw(work.instance)
   await here.becomes('stopping')
   socket.write('GET / HTTP/1.1\r\nhost: x\r\n\r\n')
-  t.match(String((await once(socket, 'data'))[0]), /^HTTP\/1.1 200/, 'an open flow goes on')
+  t.match(String(await heard(socket)), /^HTTP\/1.1 200/, 'an open flow goes on')
   t.ok(statOf(pid as number))
   socket.destroy()
   flows = 0

@@ -16,6 +16,7 @@ import { nextVip, OWN_RANGE as RANGE } from '../support/own-vips.ts'
 import '../support/no-orphans.ts'
 import { freePort } from '../../src/lab/system-tools.ts'
 import { Client, keptLog, LiteralTable, type ServiceFacts, until } from './world.ts'
+import { heard } from '../support/heard.ts'
 
 /* Without rights, a VIP has a listener only once somebody may call it: the ports of the others are the machine's. */
 
@@ -60,7 +61,7 @@ async function start(t: Test, table: LiteralTable, options: Partial<VipListeners
 async function call(port: number, address: string): Promise<string> {
   try {
     using client = await Client.connect(port, address)
-    await once(client.socket, 'data')
+    await heard(client.socket)
     return client.text
   } catch (error) {
     return String((error as NodeJS.ErrnoException).code)

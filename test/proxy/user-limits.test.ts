@@ -14,6 +14,7 @@ import { nextVip, OWN_RANGE } from '../support/own-vips.ts'
 import '../support/no-orphans.ts'
 import { freePort } from '../../src/lab/system-tools.ts'
 import { keptLog, LiteralTable, until } from './world.ts'
+import { heard } from '../support/heard.ts'
 
 /** What one user of the machine may take of the agent, while others keep theirs. */
 
@@ -82,7 +83,7 @@ t.test('a user that opens silent connections to a VIP leaves room for others', {
   await until(() => flood.state.peak > 30 && flows === 30 && flood.state.open === 30)
   const socket = connect({ host, port })
   socket.write('hello')
-  const [answer] = (await once(socket, 'data')) as [Buffer]
+  const answer = await heard(socket)
   t.equal(answer.toString(), 'hello', 'a call of another user')
   t.equal(flows, 31, 'the call of another user is one more flow')
   t.match(await log.line('new flows of one user are refused'), { fields: { user: `uid ${OTHER_UID}` } })
