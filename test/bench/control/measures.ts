@@ -3,6 +3,7 @@ import { cpuSeconds, peakRssMib } from '../proc.ts'
 import { quantile } from '../table.ts'
 import { appIds, documentsOf, oneDocumentOf, type Wanted } from './documents.ts'
 import { type Cpu, Plane, until } from './plane.ts'
+import { askDuring, openEcho } from './requests.ts'
 import { trafficTo } from './traffic.ts'
 
 /** What is built, and for how long is measured. The goals hold for FULL. */
@@ -234,6 +235,41 @@ const storm: Scenario = {
   },
 }
 
+const FLOWS = '1,000 services applied and deleted: p99 of a request between two agents, of what it is in a calm mesh'
+const FLOWS_FAILED = '1,000 services applied and deleted: failed requests between two agents'
+
+const flows: Scenario = {
+  measures: [
+    { measure: FLOWS, goal: 2, unit: 'times' },
+    { measure: FLOWS_FAILED, goal: 0, unit: 'requests' },
+  ],
+  run: async (size, { say, profile }) => {
+    await using plane = await Plane.start({ clusters: 1, profile })
+    const echo = await openEcho()
+    try {
+      await plane.startAgent('a', { memoryMb: 16 }) // room for the one that answers, and for no other
+      await applyAll(plane, { apps: 1, services: 1, origin: echo.port, isAsked: true })
+      await until(async () => (await plane.knownToRun()) === 1, 'the service that answers runs')
+      const caller = await plane.startAgent('b', { memoryMb: 1 })
+      await plane.join(size.nodes)
+      const host = await caller.call('resolve', 'app1.bench.s1.prod.any.rr.local')
+      const ask = (work: () => Promise<void>) => askDuring({ host, port: 8080 }, work)
+      await ask(() => sleep(Math.min(2_000, size.restSeconds * 100))) // the first flow opens the session
+      const calm = await ask(() => sleep(Math.min(20_000, size.restSeconds * 500)))
+      const wanted = { apps: 10, services: Math.ceil(size.services / 10), first: 2 }
+      const busy = await ask(async () => {
+        await place(plane, wanted, 1)
+        await removeAll(plane, wanted, 1)
+      })
+      say(`p99 ${calm.p99Ms.toFixed(1)} ms in a calm mesh (${calm.requests} requests, ${calm.failed} failed)`)
+      say(`p99 ${busy.p99Ms.toFixed(1)} ms during apply and delete (${busy.requests} requests, ${busy.failed} failed)`)
+      return { [FLOWS]: busy.p99Ms / calm.p99Ms, [FLOWS_FAILED]: busy.failed }
+    } finally {
+      echo.close()
+    }
+  },
+}
+
 /** Services of an app; larger apps are refused. */
 const MOST_OF_AN_APP = 500
 
@@ -257,7 +293,7 @@ const document: Scenario = {
   },
 }
 
-export const SCENARIOS: readonly Scenario[] = [services, large, agents, storm, document]
+export const SCENARIOS: readonly Scenario[] = [services, large, agents, storm, document, flows]
 
 interface Took {
   seconds: number
@@ -267,27 +303,28 @@ interface Took {
   agent: number
 }
 
-/** Until all run at their workers, for all that the root knows; the blocks are those until then. */
-async function place(plane: Plane, wanted: Wanted): Promise<Took> {
+/** Until all run at their workers, for all that the root knows, beside `others`; the blocks are those until then. */
+export async function place(plane: Plane, wanted: Wanted, others = 0): Promise<Took> {
   const all = wanted.apps * wanted.services * (wanted.replicas ?? 1)
   await plane.blocks()
   const before = plane.cpuSeconds()
   const startedAt = performance.now()
   await applyAll(plane, wanted)
   if (plane.crowds.length > 0) await until(async () => (await plane.running()) === all, `${all} run`)
-  await until(async () => (await plane.knownToRun()) === all, `${all} run for all that the root knows`, 300_000, 100)
+  const isKnown = async () => (await plane.knownToRun()) === all + others
+  await until(isKnown, `${all} run for all that the root knows`, 300_000, 100)
   const seconds = (performance.now() - startedAt) / 1_000
   return { seconds, cpu: since(plane, before), ...(await plane.blocks()) }
 }
 
-async function removeAll(plane: Plane, wanted: Wanted): Promise<Took> {
+export async function removeAll(plane: Plane, wanted: Wanted, others = 0): Promise<Took> {
   await plane.blocks()
   const before = plane.cpuSeconds()
   const startedAt = performance.now()
   for (const id of appIds(wanted)) await plane.api.call('DELETE', `/apps/${id}`)
   if (plane.crowds.length > 0) await until(async () => (await plane.assigned()) === 0, 'all are gone')
-  const isEmpty = async () => Object.keys(await plane.states()).length === 0
-  await until(isEmpty, 'all are gone for all that the root knows', 300_000, 100)
+  const isGone = async () => Object.values(await plane.states()).reduce((sum, count) => sum + count, 0) === others
+  await until(isGone, 'all are gone for all that the root knows', 300_000, 100)
   const seconds = (performance.now() - startedAt) / 1_000
   return { seconds, cpu: since(plane, before), ...(await plane.blocks()) }
 }

@@ -97,12 +97,13 @@ export class Plane implements AsyncDisposable {
   }
 
   /** An agent as it is, as a node of the first cluster. */
-  async startAgent(name: string): Promise<Child<AgentCalls>> {
+  async startAgent(name: string, offer: { memoryMb?: number } = {}): Promise<Child<AgentCalls>> {
     const [cluster] = this.clusters
     const child = this.#life.use(Child.start<AgentCalls>('agent', this.#profile))
     this.agents.push(child)
     const [token = ''] = (await cluster?.child.call('tokens', 1)) ?? []
-    await child.call('start', { dir: join(this.dir, `agent-${name}`), name, token, port: await freePort() })
+    const listen = `127.0.0.1:${await freePort()}`
+    await child.call('start', { dir: join(this.dir, `agent-${name}`), name, token, listen, ...offer })
     return child
   }
 
