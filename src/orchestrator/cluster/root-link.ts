@@ -288,8 +288,9 @@ export class RootLink implements AsyncDisposable {
     if (record === undefined) return undefined
     const { assignment, state, detail, restarts, retryAt, noOtherNode, successor, violation, cause } = record
     const { instance, generation, epoch } = assignment
-    // a node that has not accepted may refuse it yet
-    const node = record.node === undefined || assignments.asking.has(id) ? undefined : reachOf(record.node)
+    // a node that has not accepted may refuse it yet; its reports may come before its answer
+    const isAsked = state === 'placed' && assignments.asking.has(id)
+    const node = record.node === undefined || isAsked ? undefined : reachOf(record.node)
     const report = {
       instance,
       generation,
