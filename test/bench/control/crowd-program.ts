@@ -13,7 +13,7 @@ export interface Newcomer {
 /** Nodes that join at the same time, of up to four such processes: more would only wait for each other, and beyond ten seconds in vain. */
 const JOIN_AT_ONCE = 8
 /** Whoever does not get through tries again, as a supervisor has agents do. */
-const JOIN_TRIES = 5
+const JOIN_TRIES = 20
 
 /** Many simulated nodes in one process. */
 export function crowdCalls(life: Lifetime) {
