@@ -4,7 +4,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'no
 import { join } from 'node:path'
 import { test } from 'tap'
 import { emptyGroups, removeAbandoned } from '../../src/core/kit/abandoned-cgroups.ts'
-import { CgroupTree, hierarchiesHere, ownGroups } from '../../src/core/kit/cgroup.ts'
+import { CgroupTree, controlsAt, hierarchiesHere, ownGroups } from '../../src/core/kit/cgroup.ts'
 import { setLimits, usageOf } from '../../src/core/kit/cgroup-controls.ts'
 
 const skip = process.getuid?.() === 0 ? false : 'optional: needs root, to make control groups'
@@ -48,6 +48,28 @@ test('where the group of this process is, in each hierarchy that can serve', (t)
   for (const { what, mounts, groups, found } of rows) {
     t.same(ownGroups(mounts.join('\n'), groups.join('\n')), found, what)
   }
+  t.end()
+})
+
+test('where the groups of a container count, in both versions', (t) => {
+  const mounts = ['memory', 'cpu,cpuacct', 'pids'].map((name) =>
+    mount('/', `/sys/fs/cgroup/${name}`, `cgroup cgroup rw,${name}`),
+  )
+  const groups = ['5:memory:/docker/abc/inner', '4:cpu,cpuacct:/docker/abc', '3:pids:/elsewhere', '0::/']
+  t.same(controlsAt('abc', groups.join('\n'), mounts.join('\n')), {
+    memory: '/sys/fs/cgroup/memory/docker/abc',
+    cpu: '/sys/fs/cgroup/cpu,cpuacct/docker/abc',
+    cpuacct: '/sys/fs/cgroup/cpu,cpuacct/docker/abc',
+  })
+  const dir = t.testdir({ 'system.slice': { 'docker-abc.scope': { 'cgroup.controllers': 'cpu memory pids\n' } } })
+  const folder = join(dir, 'system.slice/docker-abc.scope')
+  const version2 = mount('/', dir, 'cgroup2 cgroup2 rw')
+  t.same(controlsAt('abc', '0::/system.slice/docker-abc.scope', version2), {
+    memory: folder,
+    cpu: folder,
+    pids: folder,
+  })
+  t.same(controlsAt('abc', '0::/user.slice', version2), {}, 'a process of this machine with the same number')
   t.end()
 })
 

@@ -378,6 +378,9 @@ t.test('unmodified images call by name, and are called under their own', { skip 
   await mesh.start('n1', config)
   await until(async () => (await call()).code === 0)
   t.equal((await call()).stdout, said.stdout, 'the next agent has them')
+  const closed =
+    /table inet hedgerow_containers_\w+ \{[^]*?set closed \{\s+type ether_addr\s+elements = \{ 02:42:\S+ \}/
+  t.match(await text(['nft', 'list', 'ruleset']), closed, 'and the rules for them')
   t.same(await list(), [cart, front, vault].toSorted())
   await mesh.control.api.call('DELETE', '/apps/shop.acme')
   await until(async () => (await list()).join() === '')

@@ -152,6 +152,23 @@ export function ownGroups(mountinfo?: string, membership?: string): readonly str
   return hierarchies.filter(({ rank }) => rank >= 0).map(({ own }) => own)
 }
 
+/**
+ * Where the groups of another process count what it uses, as /proc/<pid>/cgroup has them. `mark` is in the name of the group that counts,
+ * which need not be the one that the process is in.
+ */
+export function controlsAt(mark: string, membership: string, mountinfo?: string): Controls {
+  const controls: Partial<Record<Controller, string>> = {}
+  for (const { names, own } of hierarchiesHere(mountinfo, membership)) {
+    const at = own.indexOf(mark)
+    if (at < 0) continue
+    const end = own.indexOf('/', at)
+    const folder = end < 0 ? own : own.slice(0, end)
+    const has = names.includes('cgroup2') ? read(join(folder, 'cgroup.controllers')).trim().split(' ') : names
+    for (const controller of CONTROLLERS) if (has.includes(controller)) controls[controller] ??= folder
+  }
+  return controls
+}
+
 /** Those that this process sees, the best first. */
 export function hierarchiesHere(
   mountinfo = read('/proc/self/mountinfo'),

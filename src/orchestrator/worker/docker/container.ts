@@ -1,4 +1,5 @@
 import { isMeshError } from '../../../core/errors.ts'
+import { usageOf, type Controls } from '../../../core/kit/cgroup-controls.ts'
 import type { Clock } from '../../../core/kit/clock.ts'
 import type { Ended, Endpoints, InstanceCommand, Running, Trace, Usage } from '../runtime.ts'
 import { ContainerOutput } from './container-output.ts'
@@ -24,6 +25,8 @@ export interface ContainerParts {
   hasHealthCheck: boolean
   /** A descriptor for what it prints; belongs to the run and is closed at its end. */
   fd: number
+  /** Its control groups, where they are of this machine. */
+  controls: Controls
   onTrace: (trace: Trace) => void
   /** Its address is free again. */
   onGone: () => void
@@ -73,9 +76,12 @@ export class Container implements Running {
     return this.#isOver ? [] : [this.pid]
   }
 
+  /** An engine takes a second for what the kernel says at once. */
   async usage(): Promise<Usage | undefined> {
-    const { engine, container } = this.#parts
+    const { engine, container, controls } = this.#parts
     if (this.#isOver) return undefined
+    const counted = controls.memory === undefined || controls.cpu === undefined ? undefined : usageOf(controls)
+    if (counted !== undefined) return (this.#usage = counted)
     const query = { stream: false, 'one-shot': true }
     const usage = usageIn(await engine.ask({ method: 'GET', path: `/containers/${container}/stats`, query }))
     if (usage !== undefined) this.#usage = usage
@@ -146,7 +152,10 @@ export class Container implements Running {
     await engine.ask({ method: 'DELETE', path: `/containers/${container}`, query }).catch(() => undefined) // `tidy` of the next agent finds it
     onGone()
     if (state === undefined) return { detail: 'somebody has removed its container' }
-    return { ...exitReason(state, memoryMb), usage: { ...this.#usage, oomKills: state.OOMKilled === true ? 1 : 0 } }
+    return {
+      ...exitReason(state, memoryMb),
+      usage: { ...this.#usage, oomKills: Math.max(this.#usage.oomKills, state.OOMKilled === true ? 1 : 0) },
+    }
   }
 
   /** When it no longer runs; `undefined`: it is not there at all. */

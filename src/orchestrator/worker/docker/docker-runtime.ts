@@ -1,12 +1,14 @@
 import { randomBytes } from 'node:crypto'
-import { close } from 'node:fs'
+import { close, readFileSync } from 'node:fs'
 import { explain, isMeshError, MeshError } from '../../../core/errors.ts'
+import type { Controls } from '../../../core/kit/cgroup-controls.ts'
+import { controlsAt } from '../../../core/kit/cgroup.ts'
 import { systemClock, type Clock } from '../../../core/kit/clock.ts'
 import type { Log } from '../../../core/kit/log.ts'
 import type { ServiceSpec } from '../../spec.ts'
 import { statOf } from '../process-group.ts'
 import { type Adoption, type Launch, type Running, type Runtime, type Trace } from '../runtime.ts'
-import { Container, stateOf } from './container.ts'
+import { Container } from './container.ts'
 import { containerBody, containerName, endpointsOf, LABELS } from './container-body.ts'
 import type { ContainerGuard } from './container-guard.ts'
 import { ContainerNetwork, isPortFault, type NetworkOptions } from './container-network.ts'
@@ -307,7 +309,8 @@ export class DockerRuntime implements Runtime {
     { assignment: { spec }, onTrace }: Adoption,
     { trace, container, run, address, fd, hasHealthCheck }: Followed,
   ): Promise<Container> {
-    const { Pid: pid = 0 } = (await stateOf(engine, container)) ?? {}
+    const { Id: id = '', State } = (await inspected(engine, container)) ?? {}
+    const pid = State?.Pid ?? 0
     const initStartTime = statOf(pid)?.startTime
     const known = { ...trace, engine: engine.socketPath }
     const followed = initStartTime === undefined ? known : { ...known, init: pid, initStartTime }
@@ -321,6 +324,7 @@ export class DockerRuntime implements Runtime {
       memoryMb: spec.memoryMb,
       hasHealthCheck,
       fd,
+      controls: controlsOf(pid, id),
       onTrace,
       onGone: () => {
         this.#options.guard.release(address)
@@ -390,6 +394,16 @@ function guarded({ Labels = {}, NetworkSettings }: ListedContainer, network: str
   return ipv4 === '' || mac === '' ? [] : [{ mac, ipv4, ...(ipv6 === '' ? {} : { ipv6 }), isClosed }]
 }
 
+/** None where the engine runs on another machine: its process ids are not those of this one. */
+function controlsOf(pid: number, id: string): Controls {
+  if (id === '') return {}
+  try {
+    return controlsAt(id, readFileSync(`/proc/${pid}/cgroup`, 'latin1'))
+  } catch {
+    return {}
+  }
+}
+
 interface Start {
   run: string
   image: Image
@@ -416,7 +430,8 @@ interface ListedContainer {
 }
 
 interface InspectedContainer {
-  State?: { Running?: boolean }
+  Id?: string
+  State?: { Running?: boolean; Pid?: number }
   Config?: { Labels?: Record<string, string>; Healthcheck?: { Test?: string[] } }
 }
 
