@@ -1,3 +1,4 @@
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { defaults } from '../../../src/config/defaults.ts'
 import { silentLog } from '../../../src/core/kit/log.ts'
 import type { Lifetime } from '../../../src/core/kit/lifetime.ts'
@@ -26,7 +27,15 @@ export function clusterCalls(life: Lifetime) {
       cluster = life.use(await Cluster.start({ dir, name, token, listen, onRelay }, silentLog, metrics))
       return { port: Number(new URL(cluster.url).port) }
     },
-    tokens: (count: number) => Array.from({ length: count }, () => cluster?.nodeToken() ?? ''),
+    /** One in a turn, as people ask for them. */
+    async tokens(count: number): Promise<string[]> {
+      const tokens: string[] = []
+      while (tokens.length < count) {
+        tokens.push(cluster?.nodeToken() ?? '')
+        await nextTurn()
+      }
+      return tokens
+    },
     nodes: () => cluster?.aliveNodes.length ?? 0,
     isLinked: () => cluster?.isLinked === true,
     longestBlockMs: () => blocks.take(),
