@@ -156,7 +156,7 @@ function attempt(label: string, commands: string): void {
   const argv = ['--net', ...inside('step', commands)]
   const startedAt = performance.now()
   const { status, stdout, stderr } = spawnSync('unshare', argv, { encoding: 'utf8', timeout: 180_000 })
-  tell(label, startedAt, { code: status, stdout, stderr })
+  report(label, startedAt, { code: status, stdout, stderr })
 }
 
 /** The arguments of unshare that run the commands in the clean root. */
@@ -178,7 +178,7 @@ async function twoSites(): Promise<void> {
   const [server, n1] = await Promise.all(sides)
   for (const name of Object.keys(SITES)) rmSync(join(root, `root/state-${name}`), { recursive: true, force: true })
   const isWell = server?.code === 0 && n1?.code === 0
-  tell('two sites: up, token, agent, apply, a call across the NAT', startedAt, {
+  report('two sites: up, token, agent, apply, a call across the NAT', startedAt, {
     code: isWell ? 0 : 1,
     stdout: `${server?.stdout ?? ''}${n1?.stdout ?? ''}`,
     stderr: `${server?.stderr ?? ''}${n1?.stderr ?? ''}`,
@@ -191,7 +191,7 @@ interface Outcome {
   stderr: string
 }
 
-function tell(label: string, startedAt: number, { code, stdout, stderr }: Outcome): void {
+function report(label: string, startedAt: number, { code, stdout, stderr }: Outcome): void {
   const seconds = ((performance.now() - startedAt) / 1_000).toFixed(1)
   results.push({ label: `${label}   ${seconds} s`, ok: code === 0 })
   console.log(`\n▶ ${label}\n${stdout}${code === 0 ? '' : stderr}`)

@@ -72,12 +72,12 @@ class Listeners {
   #readAgain(): void {
     const startedAt = this.#now()
     if (startedAt < this.#until) return
-    this.#found = this.#look()
+    this.#found = this.#scan()
     const endedAt = this.#now()
     this.#until = endedAt + Math.min(Math.max(FRESH_MS, COST * (endedAt - startedAt)), MOST_MS)
   }
 
-  #look(): Map<string, Backlog> {
+  #scan(): Map<string, Backlog> {
     const found = new Map<string, Backlog>()
     let bytes = 0
     let rest = '' // of a line

@@ -231,33 +231,33 @@ export function probe(check: CheckSpec, endpoint: Probed, signal: AbortSignal): 
   return new Promise((resolve) => {
     if (signal.aborted) return resolve(late)
     const stop = () => {
-      told(late)
+      answered(late)
       attempt.destroy()
     }
     const timer = setTimeout(stop, check.timeoutMs)
-    const told = (fault: string | undefined) => {
+    const answered = (fault: string | undefined) => {
       clearTimeout(timer)
       signal.removeEventListener('abort', stop)
       resolve(fault)
     }
     signal.addEventListener('abort', stop)
-    const attempt = check.kind === 'tcp' ? connection(endpoint, told) : question(check.path, endpoint, told)
-    attempt.on('error', ({ message }) => told(message))
+    const attempt = check.kind === 'tcp' ? connection(endpoint, answered) : question(check.path, endpoint, answered)
+    attempt.on('error', ({ message }) => answered(message))
   })
 }
 
-type Told = (fault: string | undefined) => void
+type Answered = (fault: string | undefined) => void
 
-function connection({ host, port, isIntroduced }: Probed, told: Told): Socket {
+function connection({ host, port, isIntroduced }: Probed, answered: Answered): Socket {
   const socket = connect({ host, port })
   return socket.once('connect', () => {
-    told(undefined)
+    answered(undefined)
     if (isIntroduced === true) socket.end(OWN_PROXY_HEADER, () => socket.destroy())
     else socket.destroy()
   })
 }
 
-function question(path: string, { host, port, isIntroduced }: Probed, told: Told): ClientRequest {
+function question(path: string, { host, port, isIntroduced }: Probed, answered: Answered): ClientRequest {
   const createConnection = (): Socket => {
     const socket = connect({ host, port })
     if (isIntroduced === true) socket.write(OWN_PROXY_HEADER)
@@ -266,6 +266,6 @@ function question(path: string, { host, port, isIntroduced }: Probed, told: Told
   return get({ host, port, path, createConnection }, (response) => {
     const { statusCode = 0 } = response
     response.destroy()
-    told(statusCode >= 200 && statusCode < 400 ? undefined : `${path} answered ${statusCode}`)
+    answered(statusCode >= 200 && statusCode < 400 ? undefined : `${path} answered ${statusCode}`)
   })
 }
