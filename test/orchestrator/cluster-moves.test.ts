@@ -64,6 +64,7 @@ t.test('it is called where it was until it runs in the other cluster, and then d
   t.same(n1.withdrawn, [], 'a root that is started again goes on')
   f1.say(CART, 'running')
   await isOn(world, 'far/f1')
+  t.match(await world.instances(), [{ mayAlsoRunOn: undefined }], 'where it drains it is not lost')
   await until(() => n1.has.size === 0, 'n1 has ended it')
   t.equal(n1.withdrawn[0]?.[1], undefined, 'and let it drain')
   for (const node of [n1, f1]) await until(async () => (await shownTo(node)) === 'far/f1 running', `${node.id} knows`)

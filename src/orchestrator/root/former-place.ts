@@ -82,11 +82,15 @@ export function refusedOf({ former }: { former?: FormerPlace | undefined }): Ins
 const MOST_LEFT = 16
 
 /** The record once the cluster that was asked has accepted: it may still run where it was. */
-export function leftBy({ former, leftOn = [] }: InstanceRecord, at: number): InstanceChange {
+export function leftBy(
+  { former, leftOn = [] }: InstanceRecord,
+  { at, drains }: { at: number; drains: boolean },
+): InstanceChange {
   const node = former?.node?.id
   if (node === undefined) return { former: undefined }
   const others = leftOn.filter((left) => left.node !== node)
-  return { former: undefined, leftOn: [...others, { node, at }].slice(-MOST_LEFT) }
+  const left = drains ? { node, at, drains } : { node, at }
+  return { former: undefined, leftOn: [...others, left].slice(-MOST_LEFT) }
 }
 
 /** What its former cluster has reported since. */

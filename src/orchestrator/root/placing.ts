@@ -157,12 +157,17 @@ export class Placing {
     const record = store.instances.get(id)
     if (record?.former === undefined || (runsAtFormer(record) && !isUnwanted)) return
     const { former, service } = record
+    const left = clusters.linked(former.cluster)?.link
     const isOurs = store.services.get(service)?.spec.runtime !== 'external' // else its node does not run it
     const atOnce = former.state === 'lost' // else it drains
     const isReplaced = !atOnce && !isUnwanted
     const drainsOn = isReplaced ? former.node?.id : undefined
-    this.#change(id, { ...(isOurs ? leftBy(record, clock.wall()) : { former: undefined }), drainsOn })
-    const left = clusters.linked(former.cluster)?.link
+    this.#change(id, {
+      ...(isOurs
+        ? leftBy(record, { at: clock.wall(), drains: isReplaced && left !== undefined })
+        : { former: undefined }),
+      drainsOn,
+    })
     if (isReplaced) this.#parts.publish(service) // first: then its cluster knows where to call instead
     left?.request('withdraw', { instance: id, atOnce, ...(isReplaced ? { isReplaced } : {}) }).catch(() => undefined) // reported again at its next hello
   }

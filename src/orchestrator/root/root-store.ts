@@ -75,8 +75,11 @@ export interface InstanceRecord {
   noOtherNode?: true
   /** Which constraint it does not keep to; for people. */
   violation?: string
-  /** Nodes of other clusters that were lost while they ran it, and when it was placed elsewhere, milliseconds since 1970. */
-  leftOn?: { node: NodeId; at: number }[]
+  /**
+   * Nodes of other clusters that ran it, and when it was placed elsewhere, milliseconds since 1970. They were lost, but for those where it
+   * `drains` because it was moved.
+   */
+  leftOn?: { node: NodeId; at: number; drains?: boolean }[]
   /** While another cluster is asked to take it: the place that it has if that refuses, where it may still run. */
   former?: FormerPlace
   /** The node in another cluster that it has moved from, while what is on its way there is finished: it may still call. */

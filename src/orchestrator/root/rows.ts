@@ -102,16 +102,20 @@ export function leftBehind({ store, nodes }: Pick<ApiContext, 'store' | 'nodes'>
   for (const { name } of store.clusters.list())
     for (const { id, mayStillRun = [] } of nodes.lastKnown(name)?.rows ?? [])
       for (const instance of mayStillRun) add(instance, id)
-  for (const { id, cluster, leftOn = [] } of store.instances.list())
-    for (const left of leftOn)
-      if (clusterOf(left.node) !== cluster && isStillAway(left, nodes.lastKnown(clusterOf(left.node))))
-        add(id, left.node)
+  for (const { id, cluster, leftOn = [], drainsOn } of store.instances.list())
+    for (const left of leftOn) {
+      const isElsewhere = clusterOf(left.node) !== cluster && (left.drains !== true || left.node === drainsOn)
+      if (isElsewhere && isStillAway(left, nodes.lastKnown(clusterOf(left.node)))) add(id, left.node)
+    }
   return found
 }
 
-/** A node that was listed as alive since then was told what to end; one that was not listed has been deleted. */
-function isStillAway({ node, at }: { node: NodeId; at: number }, known: KnownNodes | undefined): boolean {
-  if (known === undefined || known.at <= at) return true
+/** A node that was listed as alive since then was told what to end; one that was not listed has been deleted. Where it drains its node was there. */
+function isStillAway(
+  { node, at, drains }: { node: NodeId; at: number; drains?: boolean },
+  known: KnownNodes | undefined,
+): boolean {
+  if (known === undefined || known.at <= at) return drains !== true
   const row = known.rows.find(({ id }) => id === node)
   return row !== undefined && row.condition !== 'alive'
 }
