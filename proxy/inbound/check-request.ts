@@ -82,6 +82,8 @@ export class RequestChecker {
   /** Until when a name is not asked for again, and who named it; in the order of time. */
   readonly #unknown = new Map<InterestKey, { until: number; peer: NodeId }>()
   readonly #unknownOf = new Counts<NodeId>()
+  /** Questions under way: whoever names the same meanwhile waits for the same answer. */
+  readonly #asking = new Map<InterestKey, Promise<boolean>>()
   readonly #askingFor = new Counts<NodeId>()
 
   constructor(parts: RequestCheckerParts) {
@@ -104,9 +106,17 @@ export class RequestChecker {
   }
 
   /** False when the cluster was not asked, or has not answered. */
-  async #ask(key: InterestKey, peer: NodeId): Promise<boolean> {
+  #ask(key: InterestKey, peer: NodeId): Promise<boolean> | boolean {
+    const underWay = this.#asking.get(key)
+    if (underWay !== undefined) return underWay
     this.#expire(performance.now())
     if (this.#unknown.has(key) || !this.#hasRoom(peer)) return false
+    const asking = this.#askNow(key, peer).finally(() => this.#asking.delete(key))
+    this.#asking.set(key, asking)
+    return asking
+  }
+
+  async #askNow(key: InterestKey, peer: NodeId): Promise<boolean> {
     this.#askingFor.change(peer, 1)
     try {
       await this.#parts.interests.want(key)
