@@ -110,7 +110,7 @@ export interface IncomingStream {
 /** What a stream that is opened now would travel on. */
 export interface Route {
   readonly path: PathKind
-  /** Smoothed round-trip time of this carrier; `undefined` until its first pong. */
+  /** The shortest of the last few round trips of this carrier, without what queued now and then; `undefined` until its first pong. */
   readonly rttMs: number | undefined
   /** What is written to a stream travels before it is opened: the first `MAX_EARLY_BYTES` of it. */
   readonly takesEarly: boolean

@@ -90,7 +90,7 @@ t.test('every option that the text mentions exists', async (t) => {
 })
 
 /** Options of other programs. */
-const FOREIGN = ['--user', '--expose-gc', '--max-old-space-size']
+const FOREIGN = ['--user', '--expose-gc', '--max-old-space-size', '--enable-feature']
 
 /**
  * Of other programs: what to run so that it shows that the program takes it, as a shell would. `{}` is the command itself; none of them
@@ -99,6 +99,7 @@ const FOREIGN = ['--user', '--expose-gc', '--max-old-space-size']
 const OTHERS: Record<string, { run: string; prints?: RegExp; code?: number; needs?: string }> = {
   'command -v hedgerow': { run: 'hedgerow() { :; }; {}', prints: /^hedgerow$/m },
   'docker build -t hedgerow .': { run: 'docker build --help', prints: /-t, --tag/, needs: 'docker' },
+  'docker network rm hedgerow-…': { run: 'docker network --help', prints: /^ +rm /m, needs: 'docker' },
   'docker exec NAME hedgerow status': { run: 'docker exec --help', prints: /CONTAINER COMMAND/, needs: 'docker' },
   'journalctl -u hedgerow-agent': { run: 'journalctl --help', prints: /-u --unit=/, needs: 'journalctl' },
   'journalctl -u hedgerow-agent -p err': { run: 'journalctl --help', prints: /-p --priority=/, needs: 'journalctl' },
@@ -110,6 +111,11 @@ const OTHERS: Record<string, { run: string; prints?: RegExp; code?: number; need
   'npm install --global': { run: 'npm install --help', prints: /--global/ },
   'npm uninstall --global hedgerow': { run: 'npm uninstall --help', prints: /Remove a package/ },
   'sysctl net.ipv4.ip_unprivileged_port_start': { run: '{}', prints: /= \d+$/m, needs: 'sysctl' },
+  'sysctl net.ipv6.conf.all.forwarding=1': {
+    run: 'sysctl net.ipv6.conf.all.forwarding',
+    prints: /= \d+$/m,
+    needs: 'sysctl',
+  },
   'systemctl kill': { run: 'systemctl --help', prints: /^ +kill UNIT/m, needs: 'systemctl' },
   'systemctl kill hedgerow-agent': { run: 'systemctl --help', prints: /^ +kill UNIT/m, needs: 'systemctl' },
   'systemctl reload': { run: 'systemctl --help', prints: /^ +reload UNIT/m, needs: 'systemctl' },

@@ -1,3 +1,4 @@
+import { ANY_PATH } from '../../src/core/model/path-rule.ts'
 import { NodeBudget } from '../../proxy/tunnel/node-budget.ts'
 import { randomBytes } from 'node:crypto'
 import { Duplex, duplexPair } from 'node:stream'
@@ -301,6 +302,20 @@ test('control frames overtake data', async (t) => {
   const batch = Buffer.alloc(4_096)
   near.outbox.fill(batch)
   t.equal(batch[0], FRAME.OPEN, 'the OPEN comes before the data that was written earlier')
+})
+
+test('a way is as long as its shortest round trip of late: a busy machine at either end does not make it longer', async (t) => {
+  const { pair } = world({})
+  const [{ near }] = pair.links as [(typeof pair.links)[0]]
+  const seen: (number | undefined)[] = []
+  for (const roundTripMs of [120, 1, 150, 200, 300, 250]) {
+    pair.time.now += 20_000
+    near.tick(false)
+    pair.time.now += roundTripMs
+    pair.move()
+    seen.push(pair.near.route(ANY_PATH)?.rttMs)
+  }
+  t.same(seen, [120, 1, 1, 1, 150, 200])
 })
 
 test('a window grows with bandwidth and round trip, and the session bounds it', async (t) => {

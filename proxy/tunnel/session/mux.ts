@@ -121,7 +121,7 @@ export class Mux implements FrameUser {
     const { path, keepalive, peerFeatures } = carrier
     return {
       path,
-      rttMs: keepalive.rttMs,
+      rttMs: keepalive.recentRttMs,
       takesEarly: this.accounting.isResumable && (peerFeatures & FEATURE.early) !== 0,
       silentMs: keepalive.silentMs(this.#options.now()),
     }
