@@ -11,7 +11,9 @@ const OURS = Object.entries(scripts).flatMap(([name, line]) => {
   const [, file] = /^node \.config\/node24\.cjs (?:--\S+ )*(\S+\.ts)$/.exec(line) ?? []
   return file === undefined ? [] : [{ name: name === 'test' ? 'npm test' : `npm run ${name}`, file }]
 })
-const PAGES = ['README.md', 'CONTRIBUTING.md', ...readdirSync(resolve(ROOT, 'docs')).map((name) => `docs/${name}`)]
+const PAGES = ['README.md', 'CONTRIBUTING.md']
+  .concat(readdirSync(resolve(ROOT, 'docs')).map((name) => `docs/${name}`))
+  .filter((path) => path.endsWith('.md'))
 
 const script = (file: string, ...args: string[]) => run([process.execPath, resolve(ROOT, file), ...args])
 
