@@ -32,7 +32,7 @@ process.env['NODE_COMPILE_CACHE'] ??= resolve(import.meta.dirname, '../node_modu
 const HEAVY = /^test\/(walks|lab|faults\/(?:process|init|systemd|roles)\.test)/
 /** Of those, those that assert no times: they wait more than they compute, and run beside the others. */
 const PATIENT =
-  /^test\/(lab\/(docker|control-socket|lab|link|netcheck)|walks\/(containers|control|copied-identity|drain|examples|failure|moves|relay-restart|source|unasked|update))\.test/
+  /^test\/(lab\/(docker|control-socket|lab|link|netcheck)|walks\/(containers|control|drain|examples|failure|source|unasked))\.test/
 /** Files that need a Docker engine. */
 const CONTAINERS = /^test\/(lab\/docker|walks\/containers|orchestrator\/containers)\.test/
 

@@ -25,7 +25,7 @@ t.test('killed beside a predecessor that drains: the next agent has the prefix, 
   const AGENT = ['agent', '--name', 'n1', '--listen', '127.0.0.1:0', '--token-file', machines.path('token'), ...common]
   // chosen by itself, as after any restart; agents of other tests come to this one last
   mkdirSync(machines.path('m1', 'agent'), { recursive: true, mode: 0o700 })
-  writeFileSync(machines.path('m1', 'agent', 'prefix'), '127.224.0.0/12')
+  writeFileSync(machines.path('m1', 'agent', 'prefix'), '127.80.0.0/12')
   const first = await machines.start('m1', ...AGENT)
 
   await using server = createServer((socket) => socket.on('error', () => undefined).pipe(socket)).listen(0, '127.0.0.1')
@@ -58,13 +58,13 @@ t.test('killed beside a predecessor that drains: the next agent has the prefix, 
   t.equal(await says('a'), 'a')
 
   const second = await machines.start('m1', ...AGENT, '--take-over')
-  t.match(second.says, { prefix: '127.224.0.0/12' })
+  t.match(second.says, { prefix: '127.80.0.0/12' })
   t.equal(await says('b'), 'b')
   process.kill(second.program.pid, 'SIGKILL')
   await second.program.exited
   await t.rejects(fetch(`${first.says['health']}/healthz`), 'the first agent listens nowhere any more')
   const third = await machines.start('m1', ...AGENT)
-  t.match(third.says, { prefix: '127.224.0.0/12' }, 'the same prefix')
+  t.match(third.says, { prefix: '127.80.0.0/12' }, 'the same prefix')
   t.equal(third.says['resolver'], first.says['resolver'], 'the same name server')
   await eventually(() => echoes(vip), 'a program that holds the VIP is served')
   t.equal(await says('c'), 'c', 'the flow of the first agent goes on')
