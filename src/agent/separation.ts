@@ -1,5 +1,6 @@
 import { basename } from 'node:path'
 import { emptyGroups, removeAbandoned } from '../core/kit/abandoned-cgroups.ts'
+import { background } from '../core/kit/background.ts'
 import type { CgroupTree } from '../core/kit/cgroup.ts'
 import { Separation } from '../orchestrator/worker/separation.ts'
 import type { CheckReport } from '../client/reports.ts'
@@ -19,11 +20,13 @@ export function openSeparation({ config, dir, log, life, clock }: AgentContext):
   const { cgroups } = separation
   if (cgroups === undefined) return separation
   const own = basename(cgroups.path)
-  life.spawn(async (signal) => {
+  const { signal } = life
+  const swept = background.run('control groups of agents that are gone', async () => {
     const before = emptyGroups(own)
     if (before.length > 0) await clock.sleep(LOOK_MS, signal)
     if (!signal.aborted) removeAbandoned(before, emptyGroups(own))
-  }, 'control groups of agents that are gone')
+  })
+  life.defer(() => swept)
   return separation
 }
 

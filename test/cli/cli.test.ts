@@ -467,7 +467,8 @@ t.test('scale changes how many are wanted, and what does not exist is not found'
 })
 
 t.test('a port that another program holds on a VIP: check names it, with the remedy', async (t) => {
-  t.match(await machines.run('m1', 'check'), { code: 0, stdout: /ok +control link: up/ }, 'before, all is well')
+  const before = await machines.run('m1', 'check')
+  t.match(before, { code: 0, stdout: /ok +control link: up/ }, `before, all is well: ${before.stdout}`)
   const { agent } = await machines.json<{ agent: StatusReport }>('m1', 'status')
   const [, second] = agent.prefix.split('.').map(Number)
   const vip = `127.${(second ?? 0) + 14}.200.1` // what 10.30.200.1 of the SLA is on this node

@@ -50,8 +50,8 @@ export interface NodesOptions {
   pending?: () => Promise<void> | undefined
 }
 
-/** A process that said that it ends or hands over gets so much longer: on a small machine its successor takes seconds to say hello. */
-const LEAVING_GRACE = 5
+/** A process that said that it ends or hands over gets so much longer: on a small or busy machine its successor takes many seconds to say hello. */
+const LEAVING_GRACE = 15
 
 /**
  * The nodes as their links show them.
