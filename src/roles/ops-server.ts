@@ -151,8 +151,10 @@ class Scraper {
         : Registry.PROMETHEUS_CONTENT_TYPE,
     )
     const names = registry.getMetricsAsArray().map((metric) => ({ metric, name: metric.name }))
-    const text = await formats.metrics()
-    for (const { metric, name } of names) metric.name = name // prom-client takes `_total` off counters in OpenMetrics, for good
-    return { type: formats.contentType, text }
+    try {
+      return { type: formats.contentType, text: await formats.metrics() }
+    } finally {
+      for (const { metric, name } of names) metric.name = name // prom-client takes `_total` off counters in OpenMetrics, for good
+    }
   }
 }

@@ -11,8 +11,9 @@ export const REMOVED = '[removed]'
 const FORMS: readonly RegExp[] = [
   /-----BEGIN [A-Z ]*PRIVATE KEY-----[^]*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)/g,
   /hedgerow-(?:join|admin)\.[A-Za-z0-9_.=-]+/g,
-  // of requests, in YAML: `headers: { … }`, or the indented lines below it
-  /(?<=^(\s*)headers:[ \t]*)(?:\{[^}]*\}|(?:\n\1[ \t]+[^\n]*)+)/gm,
+  // of requests, in YAML or JSON: `headers: { … }`, or the indented lines below it
+  /(?<=\bheaders["']?:\s*)\{[^}]*\}/g,
+  /(?<=^([ \t]*)["']?headers["']?:[ \t]*)(?:\n\1[ \t]+[^\n]*|\n[ \t]*(?=\n))+/gm,
   /(?<=\bauthorization["']?\s{0,3}[=:]\s{0,3})[^\n]+/gi,
   /\bBearer\s+[^\s"',]+/gi,
   // user:password@ of an address

@@ -30,7 +30,7 @@ import { alsoOn, nodeViews, type AssignmentRecord, type Assignments, type Succes
 import type { EntryCache } from './entry-cache.ts'
 import type { Nodes } from './nodes.ts'
 import type { Publisher } from './publisher.ts'
-import { Untold } from './untold.ts'
+import { Unsent } from './unsent.ts'
 
 export interface RootLinkParts {
   /** `https://host:port` of the root. */
@@ -77,7 +77,7 @@ const SUMMARY_MS = 200
 /** The cluster's link to the root. While it is down the cluster goes on by itself. */
 export class RootLink implements AsyncDisposable {
   readonly #parts: RootLinkParts
-  readonly #untold = new Untold()
+  readonly #unsent = new Unsent()
   readonly #learning = new Map<InterestKey, Promise<void>>()
   #link: ToRoot | undefined
   #reportTimer: NodeJS.Timeout | undefined
@@ -163,14 +163,14 @@ export class RootLink implements AsyncDisposable {
 
   /** Reports the instance to the root soon, in the state that it has then. */
   reportChanged({ assignment }: AssignmentRecord): void {
-    this.#untold.changed(assignment.instance)
+    this.#unsent.changed(assignment.instance)
     this.#reportSoon()
   }
 
   /** Reports to the root soon that the instance has left this cluster. */
   reportEnded({ assignment, restarts }: AssignmentRecord): void {
     const { instance, generation } = assignment
-    this.#untold.ended({ report: { instance, generation, state: 'stopped', restarts } })
+    this.#unsent.ended({ report: { instance, generation, state: 'stopped', restarts } })
     this.#reportSoon()
   }
 
@@ -178,14 +178,14 @@ export class RootLink implements AsyncDisposable {
   record({ why, ...rest }: Omit<ClusterEvent, 'agoMs'>): void {
     const cut = why === undefined ? {} : { why: why.slice(0, 500) }
     const event = { ...rest, ...cut, at: this.#parts.clock.now() }
-    this.#untold.happened(event, this.isUp ? this.#reportOf : undefined)
+    this.#unsent.happened(event, this.isUp ? this.#reportOf : undefined)
     this.#reportSoon()
   }
 
   /** Asks the root to place the instance elsewhere. False, and nothing sent, while the link is down. */
   handBack({ assignment }: AssignmentRecord, reason: string): boolean {
     if (!this.isUp) return false
-    if (this.#untold.hasEventsOf(assignment.instance)) this.#sendReports() // who refused it is told before
+    if (this.#unsent.hasEventsOf(assignment.instance)) this.#sendReports() // who refused it is told before
     this.#link?.notify('handback', { instance: assignment.instance, reason: reason.slice(0, 2_000) })
     return true
   }
@@ -244,7 +244,7 @@ export class RootLink implements AsyncDisposable {
       instances: ours.map(({ instance, generation }) => ({ instance, generation })),
       keys: [...new Set([...entryCache.keys(), ...ours.map(({ spec }) => interestOf(spec.id))])],
     })
-    this.#untold.again(ours.map(({ instance }) => instance)) // hello listed what is still here
+    this.#unsent.again(ours.map(({ instance }) => instance)) // hello listed what is still here
     this.#reportSoon()
     listener.welcomed(welcome)
   }
@@ -268,7 +268,7 @@ export class RootLink implements AsyncDisposable {
 
   #sendReports(): void {
     const now = this.#parts.clock.now()
-    for (const { reports, events } of this.#untold.take(this.#reportOf)) {
+    for (const { reports, events } of this.#unsent.take(this.#reportOf)) {
       for (let start = 0; start < reports.length; start += SENT_AT_ONCE)
         this.#link?.notify('standings', { standings: reports.slice(start, start + SENT_AT_ONCE) })
       const told = events.map(({ at, ...event }) => ({ ...event, agoMs: Math.max(0, Math.round(now - at)) }))

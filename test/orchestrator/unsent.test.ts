@@ -1,5 +1,5 @@
 import t from 'tap'
-import { Untold, type UntoldEvent } from '../../src/orchestrator/cluster/untold.ts'
+import { Unsent, type UnsentEvent } from '../../src/orchestrator/cluster/unsent.ts'
 import type { LocatedReport } from '../../src/orchestrator/link/messages.ts'
 
 type Step =
@@ -86,20 +86,37 @@ t.test('no report passes an event of its instance, and only the last one between
 })
 
 t.test('the oldest events are left out while the root is away for long', async (t) => {
-  const untold = new Untold()
-  for (let count = 0; count < 3_000; count++) untold.happened({ what: `${count}`, node: 'edge/n1', at: 0 })
-  const events = untold.take(() => undefined).flatMap((round) => round.events)
+  const unsent = new Unsent()
+  for (let count = 0; count < 3_000; count++) unsent.happened({ what: `${count}`, node: 'edge/n1', at: 0 })
+  const events = unsent.take(() => undefined).flatMap((round) => round.events)
   t.equal(events.length, 2_000)
   t.equal(events.at(-1)?.what, '2999')
 })
 
+t.test('a root that reads nothing while instances change and are told of does not make it grow', async (t) => {
+  const unsent = new Unsent()
+  let restarts = 0
+  const report = (instance: string): LocatedReport => ({
+    report: { instance, generation: 1, state: 'running', restarts },
+  })
+  for (; restarts < 5_000; restarts++) {
+    const instance = `shop.acme.cart.prod.${restarts % 3}`
+    unsent.changed(instance)
+    unsent.happened({ what: `${restarts}`, node: 'edge/n1', at: 0, instance }, report)
+  }
+  const rounds = unsent.take(report)
+  t.same(rounds.flatMap(({ events }) => events).length, 2_000)
+  t.ok(rounds.flatMap(({ reports }) => reports).length <= 2_003, 'a report for each, and the last of the others')
+  t.equal(rounds.at(-2)?.events.at(-1)?.what, '4999')
+})
+
 function run(steps: readonly Step[]): string[] {
-  const untold = new Untold()
+  const unsent = new Unsent()
   const changes = new Map<string, number>()
   const report = (instance: string): LocatedReport => ({
     report: { instance, generation: 1, state: 'running', restarts: changes.get(instance) ?? 0 },
   })
-  const event = (what: string, instance?: string): UntoldEvent => ({
+  const event = (what: string, instance?: string): UnsentEvent => ({
     what,
     node: 'edge/n1',
     at: 0,
@@ -109,14 +126,14 @@ function run(steps: readonly Step[]): string[] {
   for (const [kind, name = '', what = ''] of steps) {
     if (kind === 'changed') {
       changes.set(name, (changes.get(name) ?? 0) + 1)
-      untold.changed(name)
-    } else if (kind === 'ended') untold.ended(report(name))
-    else if (kind === 'event') untold.happened(event(what, name), isAway ? undefined : report)
-    else if (kind === 'node event') untold.happened(event(name), isAway ? undefined : report)
+      unsent.changed(name)
+    } else if (kind === 'ended') unsent.ended(report(name))
+    else if (kind === 'event') unsent.happened(event(what, name), isAway ? undefined : report)
+    else if (kind === 'node event') unsent.happened(event(name), isAway ? undefined : report)
     else if (kind === 'root is away') isAway = true
-    else untold.again(changes.keys())
+    else unsent.again(changes.keys())
   }
-  return untold
+  return unsent
     .take(report)
     .flatMap(({ reports, events }) => [
       ...reports.map(({ report: { instance, restarts } }) => `${instance} as ${restarts}`),

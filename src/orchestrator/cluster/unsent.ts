@@ -1,12 +1,12 @@
 import type { InstanceId } from '../../core/model/ids.ts'
 import type { ClusterEvent, LocatedReport } from '../link/messages.ts'
 
-export type UntoldEvent = Omit<ClusterEvent, 'agoMs'> & { at: number }
+export type UnsentEvent = Omit<ClusterEvent, 'agoMs'> & { at: number }
 
 /** Reports, and then events that happened after them. */
 export interface Round {
   reports: LocatedReport[]
-  events: UntoldEvent[]
+  events: UnsentEvent[]
 }
 
 export type ReportOf = (instance: InstanceId) => LocatedReport | undefined
@@ -15,12 +15,12 @@ export type ReportOf = (instance: InstanceId) => LocatedReport | undefined
 const MAX_EVENTS = 2_000
 
 /**
- * What the root is still to be told. Of an instance that changes again and again only the last report is sent, but none passes an event:
+ * What is still to be sent to the root. Of an instance that changes again and again only the last report is sent, but none passes an event:
  *
  *     n2 refuses ─▶ event   runs on n3 ─▶ report   keeps to its constraints ─▶ event   drains ─▶ report
  *     └───────────── a round ────────┘ └────────────── the next ────────────────────┘ └── the last
  */
-export class Untold {
+export class Unsent {
   /** Reported as they are when the reports are sent. */
   readonly #changed = new Set<InstanceId>()
   readonly #ended = new Map<InstanceId, LocatedReport>()
@@ -35,7 +35,7 @@ export class Untold {
   }
 
   /** `reportOf`: absent while the root is away, as it is told everything anew when it is back. The oldest are left out if there are too many. */
-  happened(event: UntoldEvent, reportOf?: ReportOf): void {
+  happened(event: UnsentEvent, reportOf?: ReportOf): void {
     const { instance } = event
     const before = reportOf === undefined ? [] : this.#take(reportOf, instance)
     const last = this.#rounds.at(-1)
@@ -44,7 +44,7 @@ export class Untold {
     if (round !== last) this.#rounds.push(round)
     round.reports.push(...before)
     round.events.push(event)
-    if (this.#rounds.reduce((sum, { events }) => sum + events.length, 0) > MAX_EVENTS) this.#rounds[0]?.events.shift()
+    if (this.#rounds.reduce((sum, { events }) => sum + events.length, 0) > MAX_EVENTS) this.#forgetOldest()
   }
 
   hasEventsOf(instance: InstanceId): boolean {
@@ -65,6 +65,17 @@ export class Untold {
     for (const instance of instances) this.#changed.add(instance)
   }
 
+  /** A round without events has no end of its own: of its reports and those of the next the last of each instance counts. */
+  #forgetOldest(): void {
+    const [first, next] = this.#rounds
+    first?.events.shift()
+    if (first === undefined || next === undefined || first.events.length > 0) return
+    next.reports = [
+      ...new Map([...first.reports, ...next.reports].map((each) => [each.report.instance, each])).values(),
+    ]
+    this.#rounds.shift()
+  }
+
   #take(reportOf: ReportOf, only?: InstanceId): LocatedReport[] {
     const ended = only === undefined ? [...this.#ended.values()] : [this.#ended.get(only) ?? []].flat()
     const changed = only === undefined ? [...this.#changed] : this.#changed.has(only) ? [only] : []
@@ -75,6 +86,6 @@ export class Untold {
 }
 
 /** An event of a node concerns all of its instances. */
-function isAboutSame(event: UntoldEvent, instance: InstanceId | undefined): boolean {
+function isAboutSame(event: UnsentEvent, instance: InstanceId | undefined): boolean {
   return instance === undefined || event.instance === undefined || event.instance === instance
 }
