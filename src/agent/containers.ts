@@ -37,7 +37,7 @@ export async function openContainers(
   { vips, loopback }: Pick<NodeIdentity, 'vips' | 'loopback'>,
   environment: Readonly<Record<string, string | undefined>>,
 ): Promise<Containers> {
-  const { engine: setting, privileged, subnet, ipv6, hostPorts, keepImagesHours } = config.containers
+  const { engine: setting, privileged, subnet, ipv6, hostPorts, hostPaths, keepImagesHours } = config.containers
   if (setting === 'off')
     return { runtime: undefined, guard: undefined, interfaces: [], limit: undefined, withoutIPv6: undefined }
   const digest = createHash('sha256').update(dir).digest('hex')
@@ -66,6 +66,7 @@ export async function openContainers(
     },
     guard,
     hostPorts,
+    hostPaths,
     allowsPrivileged: privileged,
     resolvConf: limit === undefined ? await writeResolvConf(dir, vipToIPv4(vips, RESOLVER_VIP)) : undefined,
     seesVips: config.mode === 'host',

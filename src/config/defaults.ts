@@ -45,6 +45,7 @@ export function defaults(hostName: string): Config {
         subnet: 'auto',
         ipv6: 'auto',
         hostPorts: '1024-65535',
+        hostPaths: [],
         keepImagesHours: 24,
       },
       fastPath: false,

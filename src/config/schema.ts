@@ -137,6 +137,11 @@ const AgentConfig = Type.Object(
           'the ports of this machine that documents may ask for (`host_port`), `first-last`; `off`: none',
           { pattern: SHAPES.hostPorts[0] },
         ),
+        hostPaths: Type.Array(text('a folder', { pattern: SHAPES.folder[0] }), {
+          maxItems: 32,
+          description:
+            'folders of this machine that documents may ask for (`host_path` of `volumes`), with all in them, for reading and writing as the user of the container, which often is root',
+        }),
         keepImagesHours: Type.Number({
           minimum: 0,
           maximum: 87_600,

@@ -28,6 +28,7 @@ export const SHAPES = {
     'auto, or an IPv4 range of /8 to /29, for example 172.31.0.0/16',
   ],
   hostPorts: ['^(off|[1-9][0-9]{0,4}-[1-9][0-9]{0,4})$', 'off, or two ports, for example 1024-65535'],
+  folder: ['^/[^\\0]{0,4000}$', 'an absolute path, for example /srv/data'],
   prefix: ['^(auto|[0-9.]{7,15}/(12|16))$', 'auto, or an IPv4 range of /12 or /16, for example 127.16.0.0/12'],
 } as const
 

@@ -26,6 +26,24 @@ export interface PortSpec {
   hostPort?: number
 }
 
+/** A file of an instance, in memory; by `path` in a container, below $HEDGEROW_FILES for a program. One of the other two is there. */
+export interface FileSpec {
+  path: string
+  content?: string
+  /** A secret of its app. */
+  secret?: string
+}
+
+/** A folder of a container that outlives it. */
+export interface VolumeSpec {
+  /** Within the app, on one node. */
+  name: string
+  path: string
+  readOnly?: true
+  /** A folder of the node that its operator allows, instead of one that the engine keeps. */
+  hostPath?: string
+}
+
 export interface CheckSpec {
   kind: 'tcp' | 'http'
   /** The service port that is checked; the first TCP port by default. */
@@ -149,6 +167,8 @@ export interface ServiceSpec {
   pids?: number
   /** Secrets of its app that it gets as files. */
   secrets?: string[]
+  files?: FileSpec[]
+  volumes?: VolumeSpec[]
   /** When the image is pulled; `missing` when absent. */
   pull?: 'always' | 'never'
   /** The secret of its app with which the image is pulled: `user:password`. */
@@ -191,6 +211,12 @@ export interface ServiceSpec {
   startsAfterConnectivity?: true
   /** Requested VIPs by choice, as IPv4 text inside 10.16.0.0/12. */
   addresses: Partial<Record<ChoiceKey, string>>
+}
+
+/** Every secret that a service needs: as files, and to pull its image. */
+export function secretsOf({ secrets = [], files = [], registrySecret }: ServiceSpec): string[] {
+  const named = [...secrets, ...files.map(({ secret }) => secret), registrySecret]
+  return [...new Set(named.filter((name) => name !== undefined))]
 }
 
 /** A secret on its way to a node; `name` is that within the app. */

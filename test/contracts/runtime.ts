@@ -60,20 +60,33 @@ export function runtimeContract(name: string, make: () => Promise<RuntimeCase & 
     await running.stop(2_000)
   })
 
-  test(`${name}: secrets are files that only the instance has, and go with it`, async (t) => {
+  test(`${name}: secrets and files are in memory, only the instance has them, and they go with it`, async (t) => {
     await using made = await make()
     if (!made.ownsIt) return t.pass('it runs nothing')
     const traces: Trace[] = []
     const secrets = async () => [{ name: 'db-password', value: Buffer.from('correct horse') }]
-    const running = await made.runtime.launch({ ...launchOf(made, made.server, traces), secrets })
-    const command = await running.exec?.([...made.shell, 'read -r all < $HEDGEROW_SECRETS/db-password; echo "$all"'])
+    const files = [
+      { path: '/etc/cart/config', content: 'colour=green' },
+      { path: '/etc/cart/keys/db', secret: 'db-password' },
+    ]
+    const server = { ...made.server, spec: { ...made.server.spec, secrets: ['db-password'], files } }
+    const running = await made.runtime.launch({ ...launchOf(made, server, traces), secrets })
+    const paths = [
+      '$HEDGEROW_SECRETS/db-password',
+      '$HEDGEROW_FILES/etc/cart/config',
+      '$HEDGEROW_FILES/etc/cart/keys/db',
+    ]
+    const command = await running.exec?.([
+      ...made.shell,
+      `for one in ${paths.join(' ')}; do read -r all < $one; echo "$all"; done`,
+    ])
     if (command === undefined) throw new Error('it cannot run commands')
-    t.equal(await textOf(command.stdout), 'correct horse\n')
-    t.notMatch(JSON.stringify(traces), /correct/, 'no record has them')
-    const path = String(traces.at(-1)?.['secrets'] ?? '')
-    if (path !== '') t.ok(existsSync(path))
+    t.equal(await textOf(command.stdout), 'correct horse\ncolour=green\ncorrect horse\n')
+    t.notMatch(JSON.stringify(traces), /correct|green/, 'no record has them')
+    const left = ['secrets', 'files'].flatMap((key) => traces.at(-1)?.[key] ?? []).map(String)
+    for (const path of left) t.ok(existsSync(path))
     await running.stop(2_000)
-    if (path !== '') t.notOk(existsSync(path), 'nothing is left of them')
+    for (const path of left) t.notOk(existsSync(path), 'nothing is left of them')
   })
 
   test(`${name}: what a trace names is adopted, with the endpoints it had`, async (t) => {

@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process'
-import { mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs'
+import { mkdtempSync, openSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
 import { once } from 'node:events'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
@@ -49,7 +49,10 @@ else {
 }
 
 function withEngine(engine: Engine): void {
-  const runtimeFor = async (agent: string, more: { resolvConf?: string; allowsPrivileged?: boolean } = {}) => {
+  const runtimeFor = async (
+    agent: string,
+    more: { resolvConf?: string; allowsPrivileged?: boolean; hostPaths?: string[] } = {},
+  ) => {
     const guard = new ContainerGuard({
       name: `hedgerow_${agent}`,
       bridge: `br-h${agent}`,
@@ -66,6 +69,7 @@ function withEngine(engine: Engine): void {
       guard,
       images: new PulledImages({ record: NOWHERE, keepMs: 0, log: silentLog }),
       hostPorts: '1024-65535',
+      hostPaths: [],
       allowsPrivileged: false,
       resolvConf: undefined,
       seesVips: true,
@@ -270,6 +274,28 @@ function withEngine(engine: Engine): void {
     t.pass('and then not any more')
   })
 
+  t.test('volumes outlive containers; folders of the machine are given where the operator allows it', async (t) => {
+    const hostPaths = [mkdtempSync(join(tmpdir(), 'hedgerow-volumes-'))]
+    const [shared = ''] = hostPaths
+    t.teardown(() => rmSync(shared, { recursive: true }))
+    symlinkSync('/etc', join(shared, 'out'))
+    await using world = new World(await runtimeFor('volumes', { hostPaths }))
+    const data = { volume_id: 'data', mount_path: '/data' }
+    const host = { volume_id: 'host', mount_path: '/host', host_path: shared, read_only: true }
+    const script = (line: string) => ({ cmd: ['sh', '-c', line], volumes: [data, host] })
+    t.match(await (await world.launch(script('echo kept > /data/a; echo no > /host/a'))).ended, { code: 1 })
+    t.same(readdirSync(shared), ['out'], 'what is read-only is')
+    t.match(await (await world.launch(script('read x < /data/a; exit $((${#x} + 40))'))).ended, { code: 44 })
+    const volumes = ['docker', 'volume', 'ls', '--quiet', '--filter', 'label=hedgerow.volume=shop.acme.data']
+    t.match(await text(volumes), /^hedgerow-volumes-shop\.acme\.data\n$/, 'its operator finds it')
+    const refused = (host_path: string) =>
+      world.launch({ cmd: ['true'], volumes: [{ ...host, host_path }] }).catch(explain)
+    const rule = 'not allowed on this node (agent.containers.hostPaths'
+    t.match(await refused(`${shared}-other`), `is ${rule} is ${shared})`)
+    t.match(await refused(join(shared, 'out')), `it leads to /etc, which is ${rule})`)
+    t.match(await refused(join(shared, 'none')), 'no such file')
+  })
+
   t.test('what a node does not allow', async (t) => {
     const { runtime } = new World(await runtimeFor('allow'))
     const { spec } = assignmentOf({ runtime: 'docker', code: IMAGE, privileged: true })
@@ -306,6 +332,7 @@ t.test('unmodified images call by name, and are called under their own', { skip 
     ipv6: 'auto' as const,
     keepImagesHours: 24,
     hostPorts: '1024-65535',
+    hostPaths: [],
   }
   const config = { mode: 'host', containers, keepInstances: true, instanceUsers: 'agent' } as const
   await using mesh = await wholeMesh(['n1'], config)

@@ -5,6 +5,7 @@ import { MeshError } from '../../src/core/errors.ts'
 import { systemClock } from '../../src/core/kit/clock.ts'
 import { KeptSecrets } from '../../src/orchestrator/worker/kept-secrets.ts'
 import { mesh, sla, type FakeNode } from './mesh.ts'
+import { secretsOf } from '../../src/orchestrator/spec.ts'
 import { specOf } from './specs.ts'
 
 /* Secrets: sealed at the root, and given to the nodes that run the service that names them. */
@@ -94,6 +95,18 @@ test('while the cluster is away, those of the start before serve; a first start 
 })
 
 test('what a document may name', (t) => {
+  t.same(
+    secretsOf(
+      specOf({
+        secrets: ['key'],
+        files: [
+          { path: '/k', secret: 'Key' },
+          { path: '/o', secret: 'other' },
+        ],
+      }),
+    ),
+    ['key', 'other'],
+  )
   t.same(specOf({ secrets: ['db-password', 'DB-Password', 'key'] }).secrets, ['db-password', 'key'])
   t.equal(specOf({}).secrets, undefined)
   t.throws(() => specOf({ secrets: ['../../etc/passwd'] }), /is not the name of a secret/)

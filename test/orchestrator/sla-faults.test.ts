@@ -538,6 +538,68 @@ test('an unknown key is ignored with a warning that names the likely one', async
   )
 })
 
+test('files and volumes have places that are theirs alone', async (t) => {
+  const docker = { runtime: 'docker', code: 'nginx', cmd: [] }
+  const file = { path: '/etc/cart', content: '' }
+  const data = { volume_id: 'data', mount_path: '/data' }
+  const files = (...all: object[]) => ({ ...docker, files: all })
+  const volumes = (...all: object[]) => ({ ...docker, volumes: all })
+  const absolute = /must be an absolute path without "\.\."/
+  faulty(t, [
+    { why: 'no path', service: files({ content: '' }), path: 'files[0].path', problem: /is missing/ },
+    { why: 'a way up', service: files({ ...file, path: '/a/../b' }), path: 'files[0].path', problem: absolute },
+    { why: 'a relative path', service: files({ ...file, path: 'a' }), path: 'files[0].path', problem: absolute },
+    {
+      why: 'the root',
+      service: volumes({ ...data, mount_path: '/' }),
+      path: 'volumes[0].mount_path',
+      problem: absolute,
+    },
+    { why: 'a line end', service: files({ ...file, path: '/a\n' }), path: 'files[0].path', problem: absolute },
+    { why: 'nothing in it', service: files({ path: '/a' }), path: 'files[0]', problem: /either content or secret/ },
+    { why: 'both', service: files({ ...file, secret: 'a' }), path: 'files[0]', problem: /either content or secret/ },
+    {
+      why: 'no secret',
+      service: files({ path: '/a', secret: 'a.b' }),
+      path: 'files[0].secret',
+      problem: /not the name of a/,
+    },
+    { why: 'one place', service: files(file, file), path: 'files[1].path', problem: /"\/etc\/cart" is taken/ },
+    {
+      why: 'a file in a file',
+      service: files(file, { ...file, path: '/etc/cart/a' }),
+      path: 'files[1].path',
+      problem: /cannot both be there/,
+    },
+    {
+      why: 'what every container has',
+      service: files({ ...file, path: '/etc/resolv.conf' }),
+      path: 'files[0].path',
+      problem: /is taken/,
+    },
+    {
+      why: 'a volume that is a file',
+      service: { ...volumes({ ...data, mount_path: '/etc' }), files: [{ ...file, path: '/etc' }] },
+      path: 'files[0].path',
+      problem: /is taken/,
+    },
+    { why: 'no name', service: volumes({ mount_path: '/a' }), path: 'volumes[0].volume_id', problem: /is missing/ },
+    { why: 'no place', service: volumes({ volume_id: 'a' }), path: 'volumes[0].mount_path', problem: /is missing/ },
+    {
+      why: 'a folder of the node that is none',
+      service: volumes({ ...data, host_path: '../a' }),
+      path: 'volumes[0].host_path',
+      problem: absolute,
+    },
+    {
+      why: 'too much text',
+      service: files(...[1, 2].map((i) => ({ path: `/${i}`, content: 'x'.repeat(200_000) }))),
+      path: 'files',
+      problem: /are 400000 bytes in all; 262144 is the limit/,
+    },
+  ])
+})
+
 test('a value that has no effect here, or not the one expected, is warned of', async (t) => {
   const rows: { why: string; service: Record<string, unknown>; warnings: object[] }[] = [
     {
@@ -549,6 +611,20 @@ test('a value that has no effect here, or not the one expected, is warned of', a
       why: 'a misspelt runtime is named with the right word',
       service: { runtime: 'proces' },
       warnings: [{ remedy: 'did you mean process?' }],
+    },
+    {
+      why: 'a program has no volumes',
+      service: { volumes: [{ volume_id: 'data', mount_path: '/data' }] },
+      warnings: [{ path: 'applications[0].microservices[0].volumes', remedy: 'a program uses folders of its node' }],
+    },
+    {
+      why: 'a volume as Oakestra has it is a folder of the node',
+      service: {
+        runtime: 'docker',
+        code: 'nginx',
+        volumes: [{ volume_id: 'data', csi_driver: 'csi.example', mount_path: '/data', config: { a: 1 } }],
+      },
+      warnings: [{ problem: /csi_driver has no effect/ }, { problem: /config has no effect/ }],
     },
     {
       why: 'a runtime that a node may offer deserves no warning',

@@ -17,6 +17,8 @@ const HEADINGS: Readonly<Record<Level, string>> = {
   application: 'An entry of `applications`',
   microservice: 'An entry of `microservices`: a service',
   port: 'An entry of `ports`',
+  file: 'An entry of `files`',
+  volume: 'An entry of `volumes`',
   check: '`check`',
   livenessProbe: '`livenessProbe`',
   probeTarget: '`livenessProbe.httpGet` and `livenessProbe.tcpSocket`',

@@ -148,7 +148,7 @@ const usage = {
 const secrets = {
   'secrets.read': request(
     Type.Object({ instance: InstanceIdText }),
-    Type.Object({ secrets: many(Type.Object({ name: Label, value: text(100_000) }), 17) }),
+    Type.Object({ secrets: many(Type.Object({ name: Label, value: text(100_000) }), 33) }),
     4_000,
   ),
 }

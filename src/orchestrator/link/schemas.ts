@@ -215,6 +215,27 @@ export const Spec = as<ServiceSpec>(
     proxy: Type.Optional(Type.Enum(['socks', 'none'])),
     openFiles: Type.Optional(whole(1_048_576)),
     secrets: Type.Optional(many(Label, 16)),
+    files: Type.Optional(
+      many(
+        Type.Object({
+          path: text(1_024),
+          content: Type.Optional(text(262_144)),
+          secret: Type.Optional(Label),
+        }),
+        16,
+      ),
+    ),
+    volumes: Type.Optional(
+      many(
+        Type.Object({
+          name: Label,
+          path: text(1_024),
+          readOnly: Type.Optional(Type.Literal(true)),
+          hostPath: Type.Optional(text(4_096)),
+        }),
+        16,
+      ),
+    ),
     registrySecret: Type.Optional(Label),
     egress: Type.Optional(Type.Literal('none')),
     memoryMb: amount(),

@@ -7,7 +7,7 @@ import { stateProblem } from '../../core/kit/disk.ts'
 import { checkPrivateFile } from '../../core/kit/private-directory.ts'
 import type { Collection } from '../../core/kit/store.ts'
 import type { Fault } from '../sla/findings.ts'
-import type { AppSpec, SecretValue, ServiceSpec } from '../spec.ts'
+import { secretsOf, type AppSpec, type SecretValue, type ServiceSpec } from '../spec.ts'
 import type { RootStore, SecretRecord } from './root-store.ts'
 
 /*
@@ -72,7 +72,7 @@ export class Secrets {
 
   /** Those of a service, for the nodes that run it. @throws MeshError SECRET_UNKNOWN, STATE_CORRUPT, STATE_UNREADABLE */
   of(spec: ServiceSpec): SecretValue[] {
-    return namesIn(spec).map((name) => {
+    return secretsOf(spec).map((name) => {
       const record = this.#records.get(secretId(spec, name))
       if (record === undefined) throw new MeshError('SECRET_UNKNOWN', { secret: secretId(spec, name) })
       return { name, value: this.#open(record) }
@@ -86,7 +86,7 @@ export class Secrets {
   #usersOf(id: string): string[] {
     return this.#store.services
       .list()
-      .flatMap(({ spec }) => (namesIn(spec).some((name) => secretId(spec, name) === id) ? [spec.id] : []))
+      .flatMap(({ spec }) => (secretsOf(spec).some((name) => secretId(spec, name) === id) ? [spec.id] : []))
   }
 
   #open({ name, sealed }: SecretRecord): Buffer {
@@ -128,11 +128,6 @@ export class Secrets {
   }
 }
 
-/** As files, and to pull its image. */
-function namesIn({ secrets = [], registrySecret }: ServiceSpec): string[] {
-  return [...new Set([...secrets, ...(registrySecret === undefined ? [] : [registrySecret])])]
-}
-
 /** A service has the secrets of its own app. */
 export function secretId({ app, appNamespace }: Pick<ServiceSpec, 'app' | 'appNamespace'>, name: string): string {
   return `${app}.${appNamespace}.${name}`
@@ -141,7 +136,7 @@ export function secretId({ app, appNamespace }: Pick<ServiceSpec, 'app' | 'appNa
 /** What a document names and nobody has created. */
 export function missingSecrets(apps: readonly AppSpec[], { secrets }: Pick<RootStore, 'secrets'>): Fault[] {
   const named = apps.flatMap(({ services }) =>
-    services.flatMap((spec) => namesIn(spec).map((name) => ({ id: secretId(spec, name), service: spec.id }))),
+    services.flatMap((spec) => secretsOf(spec).map((name) => ({ id: secretId(spec, name), service: spec.id }))),
   )
   return named
     .filter(({ id }) => secrets.get(id) === undefined)

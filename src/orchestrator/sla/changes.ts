@@ -35,6 +35,8 @@ export const FIELDS: Readonly<Record<keyof ServiceSpec, Field>> = {
   workdir: field('restart', 'workdir'),
   pids: field('restart', 'pids'),
   secrets: field('restart', 'secrets'),
+  files: field('restart', 'files'),
+  volumes: field('restart', 'volumes'),
   pull: field('restart', 'pull'),
   registrySecret: field('restart', 'registry_secret'),
   privileged: field('restart', 'privileged'),

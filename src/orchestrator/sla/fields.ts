@@ -192,6 +192,8 @@ const PLACES: Readonly<Record<Level, string>> = {
   application: 'an entry of applications',
   microservice: 'an entry of microservices',
   port: 'an entry of ports',
+  file: 'an entry of files',
+  volume: 'an entry of volumes',
   check: 'check',
   livenessProbe: 'livenessProbe',
   probeTarget: 'httpGet or tcpSocket',

@@ -1,42 +1,43 @@
 import { CONSTRAINT_TYPES, TOPOLOGIES } from '../spec.ts'
+import {
+  amount,
+  any,
+  choice,
+  flag,
+  loose,
+  object,
+  objects,
+  ours,
+  port,
+  text,
+  texts,
+  theirs,
+  unused,
+  whole,
+  wholeOrPercent,
+  type Key,
+} from './key-kinds.ts'
+import { SERVICE_KEYS } from './service-keys.ts'
+
+export type { Key, Kind } from './key-kinds.ts'
 
 /*
  * Every key of an SLA document, on one page. The parser checks types and bounds by it, suggests the likely key for an unknown one,
  * and docs/sla.md is generated from it.
  *
- *     document ─ applications[] ─ microservices[] ─┬─ ports[]  check  livenessProbe  constraints[]  connectivity[]
+ *     document ─ applications[] ─ microservices[] ─┬─ ports[]  files[]  volumes[]  check  livenessProbe  constraints[]  connectivity[]
  *                                                  │                              └─ con_constraints[]: connection
  *                                                  ├─ addresses ─ instances[]
  *                                                  └─ update  job  schedule
  */
-
-export type Kind =
-  | { type: 'text'; max: number; orNumber?: true }
-  /** `percent`: also a percentage as text, up to this. */
-  | { type: 'number'; min: number; max: number; whole?: true; percent?: number }
-  | { type: 'flag' }
-  | { type: 'choice'; words: readonly string[] }
-  | { type: 'list'; of: 'text' | 'object' | 'any'; max: number; textMax?: number }
-  | { type: 'object' }
-  /** Checked by a reader of its own. */
-  | { type: 'any' }
-
-export interface Key {
-  name: string
-  kind: Kind
-  /** For people, in Markdown. */
-  meaning: string
-  /** `oakestra`: part of Oakestra's v2.0 schema. `hedgerow`: added by us. */
-  origin: 'oakestra' | 'hedgerow'
-  /** Accepted without effect, and warned about when it has a value. `instead` says what to do. */
-  unused?: { instead?: string }
-}
 
 export type Level =
   | 'document'
   | 'application'
   | 'microservice'
   | 'port'
+  | 'file'
+  | 'volume'
   | 'check'
   | 'livenessProbe'
   | 'probeTarget'
@@ -48,27 +49,6 @@ export type Level =
   | 'update'
   | 'job'
   | 'schedule'
-
-const text = (max = 256): Kind => ({ type: 'text', max })
-const whole = (min: number, max: number): Kind => ({ type: 'number', min, max, whole: true })
-const wholeOrPercent = (max: number, percent: number): Kind => ({ type: 'number', min: 0, max, whole: true, percent })
-const amount = (max: number): Kind => ({ type: 'number', min: 0, max })
-const texts = (max: number, textMax: number): Kind => ({ type: 'list', of: 'text', max, textMax })
-const choice = (...words: string[]): Kind => ({ type: 'choice', words })
-const flag: Kind = { type: 'flag' }
-const object: Kind = { type: 'object' }
-const objects = (max: number): Kind => ({ type: 'list', of: 'object', max })
-const any: Kind = { type: 'any' }
-const port = whole(1, 65_535)
-
-const theirs = (name: string, kind: Kind, meaning: string): Key => ({ name, kind, meaning, origin: 'oakestra' })
-const ours = (name: string, kind: Kind, meaning: string): Key => ({ name, kind, meaning, origin: 'hedgerow' })
-const unused = (name: string, kind: Kind, meaning: string, instead?: string): Key => ({
-  ...theirs(name, kind, meaning),
-  unused: instead === undefined ? {} : { instead },
-})
-
-const loose: Kind = { type: 'list', of: 'any', max: 1_000 }
 
 export const KEYS: Readonly<Record<Level, readonly Key[]>> = {
   document: [
@@ -94,176 +74,7 @@ export const KEYS: Readonly<Record<Level, readonly Key[]>> = {
       'The same key for each of its services that does not have it. Default: false.',
     ),
   ],
-  microservice: [
-    unused(
-      'microserviceID',
-      text(),
-      'An id assigned by another orchestrator.',
-      'a service is identified by name and namespace',
-    ),
-    theirs('microservice_name', text(), 'Name of the service. Required.'),
-    theirs('microservice_namespace', text(), "Namespace of the service. Default: the application's."),
-    theirs(
-      'virtualization',
-      text(64),
-      'The runtime, as Oakestra writes it: `container` means `docker`; other words must be offered by a node.',
-    ),
-    ours(
-      'runtime',
-      text(64),
-      'The runtime: `process` (default), `external`, `docker`, or another that a node offers. Overrides `virtualization`.',
-    ),
-    theirs(
-      'code',
-      text(4_096),
-      '`docker`: the image. `external`: the address `host:port` of the running service. `process`: a file or directory on the ' +
-        'node, optional; a directory is the working directory, a file is run when `cmd` is empty (.js, .mjs, .cjs and .ts with Node).',
-    ),
-    theirs(
-      'cmd',
-      texts(1_024, 65_536),
-      'Program and arguments. `${PORT}`, `${HOST}` and `${HEDGEROW_…}` are replaced by their values. `docker`: takes the place of the CMD of the image, whose entrypoint is kept.',
-    ),
-    theirs('environment', texts(1_024, 65_536), 'Environment variables, each as `KEY=value`.'),
-    ours(
-      'proxy',
-      choice('http', 'socks', 'none'),
-      '`process`: which proxy variables the program gets. `http` (default): `HTTP_PROXY` and `NO_PROXY`. `socks`: `ALL_PROXY` as well. `none`: no variables.',
-    ),
-    ours(
-      'open_files',
-      whole(64, 1_048_576),
-      'How many files and sockets the program may have open. Default: 1024, which it may raise; `docker`: that of the engine.',
-    ),
-    ours(
-      'pids',
-      whole(1, 4_194_304),
-      '`process`, `docker`: how many processes and threads an instance may have. Default: 4096.',
-    ),
-    ours(
-      'secrets',
-      texts(16, 63),
-      'Names of secrets of the application (`hedgerow secret create APP.NAMESPACE.NAME`). Each is a file of that name in the folder `$HEDGEROW_SECRETS`, in memory; `docker`: in `/run/secrets`.',
-    ),
-    ours(
-      'pull',
-      choice('missing', 'always', 'never'),
-      '`docker`: when the image is pulled. `missing` (default): when the node has none of this name. `always`: before each start. `never`: it must be there.',
-    ),
-    ours(
-      'registry_secret',
-      text(63),
-      '`docker`: the secret of the application with which the image is pulled, `user:password` or `user:token`. It is no file in the container.',
-    ),
-    ours(
-      'egress',
-      choice('all', 'none'),
-      '`docker`: what a container reaches besides the services of the mesh. `all` (default): what its node reaches. `none`: nothing; names of the world are answered all the same. Refused by nodes without nftables.',
-    ),
-    ours(
-      'workdir',
-      text(4_096),
-      'The working directory. `process`: relative to `code` when that is a directory. `docker`: in the container; default: that of the image.',
-    ),
-    theirs(
-      'port',
-      any,
-      'Ports: `80`, `80:8080` or `80:8080/tcp;53/udp`. The first number is the port that callers use, the second the one inside the container.',
-    ),
-    ours(
-      'ports',
-      { type: 'list', of: 'any', max: 64 },
-      'The same as a list of objects, or of strings like those of `port`.',
-    ),
-    ours(
-      'proxyProtocol',
-      choice('v2'),
-      '`v2`: every connection to a TCP port begins with a PROXY protocol header that identifies the caller. Default: none.',
-    ),
-    ours(
-      'fixed_port',
-      flag,
-      '`process`: the program listens on its own port instead of `$PORT`, so a node can run only one instance. A port below 1024 needs the consent of the node (docs/security.md).',
-    ),
-    theirs(
-      'memory',
-      amount(1e9),
-      'MB reserved for each instance on its node, and its limit, with no swap beside it; 0 (default): none. Without rights on the node programs (`process`) are not limited, which `hedgerow check` and `hedgerow logs` say.',
-    ),
-    theirs('vcpus', amount(1e5), 'CPU cores reserved for each instance, for example `0.5`, and its limit, likewise.'),
-    theirs('vgpus', amount(1e5), 'GPUs reserved for each instance.'),
-    theirs('vtpus', amount(1e5), 'TPUs reserved for each instance.'),
-    theirs('storage', amount(1e12), 'MB of storage reserved for each instance.'),
-    theirs(
-      'bandwidth_in',
-      amount(1e12),
-      'kbit/s to each instance, reserved on its node. Traffic is not limited to it. A node whose bandwidth is not known takes no such instance (docs/scheduling.md).',
-    ),
-    theirs('bandwidth_out', amount(1e12), 'kbit/s from each instance, likewise.'),
-    theirs(
-      'privileged',
-      flag,
-      '`docker`: the rights of the root of the machine. Refused by nodes whose operator does not allow it (`agent.containers.privileged`).',
-    ),
-    theirs('arch', texts(16, 32), 'Architectures it can run on, for example `amd64`, `arm64`. Default: any.'),
-    ours('replicas', whole(0, 1_000), 'Number of instances. Default: 1.'),
-    theirs('one_shot', flag, 'A job that runs once and ends; exit code 0 is success.'),
-    ours('job', object, 'How a job (`one_shot`) is tried again, and how long it may take.'),
-    ours('schedule', object, 'When a job (`one_shot`) runs again and again, instead of once when it is applied.'),
-    ours(
-      'strategy',
-      text(64),
-      'How nodes are chosen: `spread` (default) keeps instances apart, `best-fit` fills nodes one by one, `latency-and-location` takes the nearest to what `constraints` name, `cheapest` takes the least cost by `agent.costPerHour`. Root and clusters may offer others (docs/scheduling.md).',
-    ),
-    ours(
-      'allow',
-      texts(256, 256),
-      'Who may call it, besides the services of the same application: `app.ns`, `app.ns.service.ns`, `node` (programs that are not instances) or `*`.',
-    ),
-    ours(
-      'paths',
-      text(64),
-      'Network paths its flows may take: `any`, `direct-only`, `relay-only`, `prefer-direct`, `prefer-relayed`, or excluded paths ' +
-        '(`no-punched no-reverse`). The setting `agent.paths` of each node applies as well.',
-    ),
-    ours(
-      'check',
-      object,
-      'When an instance is ready for calls. Default: when its first TCP port accepts a connection.',
-    ),
-    ours(
-      'livenessProbe',
-      object,
-      'When an instance that was ready hangs, and is started again, as in Kubernetes. Default: when it has not answered its `check` for a minute.',
-    ),
-    ours(
-      'drain_seconds',
-      amount(3_600),
-      'How many seconds a stopping instance may take to finish its flows. Default: 10.',
-    ),
-    ours(
-      'lease_seconds',
-      whole(5, 86_400),
-      'No two instances of one number at the same time, whatever fails: each ends when its node has not heard from its cluster for so many seconds, and only then is placed on another node. Runtimes `process` and `docker`. Default: none; an instance runs on while its node is cut off.',
-    ),
-    ours('update', object, 'How a changed service takes the place of the one that runs.'),
-    theirs('constraints', objects(64), 'Where its instances may run.'),
-    theirs('connectivity', { type: 'list', of: 'any', max: 256 }, 'The services it calls: names, or objects as below.'),
-    ours(
-      'start_after_connectivity',
-      flag,
-      'Its first instances wait until each service of the same application that `connectivity` names is ready: one instance answers, or, of a job without a schedule, all have succeeded. Updates, healing and scaling do not wait. Default: false, or as the application says.',
-    ),
-    theirs('addresses', object, 'Virtual addresses at which it wants to be reached.'),
-    unused('state', text(4_096), 'A file with initial state.', 'put it where `code` is'),
-    unused('added_files', loose, 'Files to fetch.', 'put them where `code` is'),
-    unused('args', loose, 'Reserved by Oakestra.', 'arguments belong in `cmd`'),
-    unused('volumes', loose, 'CSI volumes.'),
-    unused('vm_images', loose, 'Images of a unikernel.'),
-    unused('platform', text(), 'OCI platform.', 'use `arch`'),
-    unused('sla_violation_strategy', text(), 'What to do when a constraint is violated.'),
-    unused('target_node', text(), 'A node.', 'use a constraint {"type": "direct", "node": "…"}'),
-  ],
+  microservice: SERVICE_KEYS,
   port: [
     ours('port', port, 'The port that callers use. Required.'),
     ours('target', port, 'The port on which the program listens by itself. Default: the same.'),
@@ -275,6 +86,31 @@ export const KEYS: Readonly<Record<Level, readonly Key[]>> = {
       port,
       '`docker`: a port of the node on which the container is reached as well, by whoever reaches the node, whatever `allow` says. A node has room for one such instance; it may refuse the port (`agent.containers.hostPorts`). Default: none.',
     ),
+  ],
+  file: [
+    ours(
+      'path',
+      text(1_024),
+      'Where it is: in a container this path, for a program this path below `$HEDGEROW_FILES`, which is empty in containers: `${HEDGEROW_FILES}/etc/cart.yaml` in `cmd` is right in both. Required.',
+    ),
+    ours('content', text(262_144), 'Its text.'),
+    ours('secret', text(63), 'Instead of `content`: the secret of the application that it holds.'),
+  ],
+  volume: [
+    theirs(
+      'volume_id',
+      text(),
+      'Its name within the application: services of one application share it on a node. Required.',
+    ),
+    theirs('mount_path', text(1_024), 'Where it is in the container. Required.'),
+    ours('read_only', flag, 'The container may not write to it. Default: false.'),
+    ours(
+      'host_path',
+      text(4_096),
+      'A folder of the node instead of one that its engine keeps. Refused by nodes whose operator does not allow it (`agent.containers.hostPaths`).',
+    ),
+    unused('csi_driver', text(), 'A storage driver.', 'the volume is a folder of the node'),
+    unused('config', any, 'What a storage driver is told.'),
   ],
   check: [
     ours(

@@ -12,6 +12,7 @@ import { readJob } from './jobs.ts'
 import { labelsOf, readName } from './names.ts'
 import { readPorts } from './ports.ts'
 import { readLease, readUpdate } from './update.ts'
+import { readMounts } from './volumes.ts'
 import { nearest } from '../../core/kit/suggest.ts'
 
 export interface AppNames {
@@ -53,6 +54,7 @@ export function readService(
     ...openFilesOf(fields),
     ...containerOf(fields),
     ...readSecrets(fields, runtime, findings),
+    ...readMounts(fields, runtime, findings),
     ...resourcesOf(fields),
     replicas: fields.number('replicas') ?? 1,
     oneShot: fields.flag('one_shot'),

@@ -3,7 +3,14 @@ import { Backoff } from '../../core/kit/backoff.ts'
 import type { Clock } from '../../core/kit/clock.ts'
 import type { Log } from '../../core/kit/log.ts'
 import { canBecome, type InstanceState } from '../../core/model/instance.ts'
-import { isNewerRun, type Assignment, type InstanceReport, type SecretValue, type ServiceSpec } from '../spec.ts'
+import {
+  isNewerRun,
+  secretsOf,
+  type Assignment,
+  type InstanceReport,
+  type SecretValue,
+  type ServiceSpec,
+} from '../spec.ts'
 import type { InstanceLog } from './instance-log.ts'
 import { afterTry, Deadline, jobBackoff } from './job.ts'
 import type { KeptSecrets } from './kept-secrets.ts'
@@ -352,7 +359,7 @@ export class InstanceSupervisor {
   #secrets(): Promise<readonly SecretValue[]> {
     const { secrets, output } = this.#parts
     const { instance, spec } = this.assignment
-    if (spec.secrets === undefined && spec.registrySecret === undefined) return Promise.resolve([])
+    if (secretsOf(spec).length === 0) return Promise.resolve([])
     return secrets.of(instance, (sentence) => output.note(sentence), this.#leave.signal)
   }
 

@@ -8,6 +8,7 @@ import type { ServiceSpec } from '../spec.ts'
 import { bootId, descendants, endGroup, isAlive, isInUse, signalGroup } from './process-group.ts'
 import { execBeside, type Circumstances } from './exec-process.ts'
 import { limitsOf, unheldText, withMemory } from './limits.ts'
+import { filesOf, secretsOfFolder } from './instance-files.ts'
 import { isFree, PortPool } from './ports.ts'
 import { environmentOf, programOf } from './program.ts'
 import {
@@ -76,8 +77,10 @@ export class ProcessRuntime implements Runtime {
     let own: Own = {}
     try {
       own = await this.#separation.take(run)
-      own = this.#separation.give(run, own, await launch.secrets())
       const { assignment, environment: given } = launch
+      const values = await launch.secrets()
+      const { spec } = assignment
+      own = this.#separation.give(run, own, { secrets: secretsOfFolder(spec, values), files: filesOf(spec, values) })
       const facts = { assignment, endpoints, node: this.#node, run, inherited: this.#inherited, given, own }
       const program = await programOf(assignment.spec, environmentOf(facts), own)
       launch.onTrace(traceOf(run, own)) // a crash from here on leaves something that carries the mark

@@ -33,7 +33,7 @@ export interface Facts {
 
 /** The SLA's variables override the host's and the mesh's; what the node knows of the instance overrides all. */
 export function environmentOf(facts: Facts): Record<string, string> {
-  const { assignment, endpoints, node, run, inherited, given, own: { uid, home, secrets } = {} } = facts
+  const { assignment, endpoints, node, run, inherited, given, own: { uid, home, secrets, files } = {} } = facts
   const { spec } = assignment
   const kept = KEPT.flatMap((key) => (inherited[key] === undefined ? [] : [[key, inherited[key]]]))
   const own = spec.environment.map((entry) => [entry.slice(0, entry.indexOf('=')), entry.slice(entry.indexOf('=') + 1)])
@@ -50,6 +50,7 @@ export function environmentOf(facts: Facts): Record<string, string> {
     ...(spec.fixedPorts ? {} : where),
     ...meshVariables({ assignment, endpoints, node, run }),
     ...(secrets === undefined ? {} : { HEDGEROW_SECRETS: secrets.path }),
+    ...(files === undefined ? {} : { HEDGEROW_FILES: files.path }),
   }
 }
 

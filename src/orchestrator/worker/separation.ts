@@ -33,6 +33,15 @@ export interface Own {
   readonly cgroup?: Cgroup | undefined
   /** The run whose secrets are there as files, and their folder. */
   readonly secrets?: { readonly run: string; readonly path: string } | undefined
+  /** Likewise, with the files of the document. */
+  readonly files?: { readonly run: string; readonly path: string } | undefined
+}
+
+/** What a run is given as files. */
+export interface Given {
+  readonly secrets: readonly SecretValue[]
+  /** By their paths. */
+  readonly files: readonly SecretValue[]
 }
 
 export interface SeparationOptions {
@@ -111,27 +120,34 @@ export class Separation {
     }
   }
 
-  /** The secrets of a run, as files that its user alone may read. @throws MeshError RUNTIME_FAILED */
-  give(run: string, own: Own, secrets: readonly SecretValue[]): Own {
-    if (secrets.length === 0) return own
-    if (this.secretFiles === undefined)
-      throw new MeshError('RUNTIME_FAILED', { reason: 'there can be no secrets here' })
-    return { ...own, secrets: { run, path: this.secretFiles.write(run, secrets, own.uid) } }
+  /** The secrets of a run and its files, which its user alone may read. @throws MeshError RUNTIME_FAILED */
+  give(run: string, own: Own, { secrets, files }: Given): Own {
+    const { secretFiles } = this
+    if (secrets.length === 0 && files.length === 0) return own
+    if (secretFiles === undefined)
+      throw new MeshError('RUNTIME_FAILED', { reason: 'there can be no secrets and files here' })
+    return {
+      ...own,
+      ...(secrets.length === 0 ? {} : { secrets: { run, path: secretFiles.write(run, secrets, own.uid) } }),
+      ...(files.length === 0 ? {} : { files: { run, path: secretFiles.writeFiles(run, files, own.uid) } }),
+    }
   }
 
   /** For a run that an earlier agent began: what it had, whatever the configuration says now. */
-  keep({ run, uid, cgroup, controls, secrets }: Trace): Own {
+  keep({ run, uid, cgroup, controls, secrets, files }: Trace): Own {
     if (typeof uid === 'number') this.users?.keep(uid)
     return {
       ...(typeof uid === 'number' ? { uid } : {}),
       ...(typeof cgroup === 'string' ? { cgroup: new Cgroup(cgroup, controlsIn(controls)) } : {}),
       ...(typeof secrets === 'string' ? { secrets: { run: String(run), path: secrets } } : {}),
+      ...(typeof files === 'string' ? { files: { run: String(run), path: files } } : {}),
     }
   }
 
   /** Nothing of the run is left. What cannot be removed now is found by `tidy` of the next agent. */
-  async release({ uid, cgroup, secrets }: Own): Promise<void> {
-    if (secrets !== undefined) this.secretFiles?.remove(secrets.run)
+  async release({ uid, cgroup, secrets, files }: Own): Promise<void> {
+    const { run } = secrets ?? files ?? {}
+    if (run !== undefined) this.secretFiles?.remove(run)
     if (uid !== undefined) await removeHomes(uid)
     if (uid !== undefined) this.users?.release(uid)
     if (cgroup !== undefined && (await isRemoved(cgroup))) this.cgroups?.remove()

@@ -15,12 +15,13 @@ import { barrierFor, checkAccess } from './user-access.ts'
  * From the first instruction on it runs as the instance's user: the environment is the document's, and may tell the loader to run anything.
  */
 
-export function traceOf(run: string, { uid, cgroup, secrets }: Own): Trace {
+export function traceOf(run: string, { uid, cgroup, secrets, files }: Own): Trace {
   return {
     run,
     boot: bootId(),
     ...(uid === undefined ? {} : { uid }),
     ...(secrets === undefined ? {} : { secrets: secrets.path }),
+    ...(files === undefined ? {} : { files: files.path }),
     ...(cgroup === undefined ? {} : { cgroup: cgroup.path, controls: JSON.stringify(cgroup.controls) }),
   }
 }

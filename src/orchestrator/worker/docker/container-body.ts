@@ -1,18 +1,10 @@
 import type { Assignment, ServiceSpec } from '../../spec.ts'
 import { DEFAULT_PIDS } from '../limits.ts'
 import { macOf } from './container-rules.ts'
+import { LABELS } from './labels.ts'
+import type { Mount } from './volumes.ts'
 import { filledIn, meshVariables } from '../program.ts'
 import { endpointKey, type Endpoint, type Endpoints } from '../runtime.ts'
-
-/** By these the next agent finds what is its own. */
-export const LABELS = {
-  /** The agent: its state directory, as a digest. */
-  agent: 'hedgerow.agent',
-  instance: 'hedgerow.instance',
-  run: 'hedgerow.run',
-  /** `none`: rules keep it from the world outside. */
-  egress: 'hedgerow.egress',
-} as const
 
 /** The engine keeps what was printed until the agent has read it; after a long absence the oldest is lost. */
 const LOG = { Type: 'json-file', Config: { 'max-size': '5m', 'max-file': '2' } }
@@ -30,6 +22,9 @@ export interface ContainerFacts {
   resolvConf: string | undefined
   /** A folder on this machine; absent: it has none. */
   secrets?: string | undefined
+  /** A folder on this machine with the files of the document, by their paths; absent: it has none. */
+  files?: string | undefined
+  volumes?: readonly Mount[]
 }
 
 /** The ports of an instance are its program's own: its network is its own, too. */
@@ -84,10 +79,12 @@ export function containerBody(facts: ContainerFacts): object {
   }
 }
 
-function hostConfig(spec: ServiceSpec, { network, resolvConf, secrets }: ContainerFacts): object {
+function hostConfig(spec: ServiceSpec, { network, resolvConf, secrets, files, volumes = [] }: ContainerFacts): object {
   const mounts = [
     ...(resolvConf === undefined ? [] : [readOnly(resolvConf, '/etc/resolv.conf')]),
     ...(secrets === undefined ? [] : [readOnly(secrets, SECRETS)]),
+    ...volumes,
+    ...(files === undefined ? [] : (spec.files ?? []).map(({ path }) => readOnly(`${files}${path}`, path))),
   ]
   const bytes = Math.round(spec.memoryMb * 2 ** 20)
   return {
@@ -126,12 +123,19 @@ function published({ ports }: ServiceSpec): { key: string; on: { HostPort: strin
 /** As other container engines have it. */
 const SECRETS = '/run/secrets'
 
-function readOnly(source: string, target: string): object {
+function readOnly(source: string, target: string): Mount {
   return { Type: 'bind', Source: source, Target: target, ReadOnly: true }
 }
 
 /** The document's variables override PORT and HOST; what the node knows overrides all. */
-export function environmentOf({ assignment, address, node, run, secrets }: ContainerFacts): Record<string, string> {
+export function environmentOf({
+  assignment,
+  address,
+  node,
+  run,
+  secrets,
+  files,
+}: ContainerFacts): Record<string, string> {
   const { spec } = assignment
   const [first] = [...spec.ports.filter(({ protocol }) => protocol === 'tcp'), ...spec.ports]
   const own = spec.environment.map((entry) => [entry.slice(0, entry.indexOf('=')), entry.slice(entry.indexOf('=') + 1)])
@@ -140,5 +144,6 @@ export function environmentOf({ assignment, address, node, run, secrets }: Conta
     ...(Object.fromEntries(own) as Record<string, string>),
     ...meshVariables({ assignment, endpoints: endpointsOf(spec, address, false), node, run }),
     ...(secrets === undefined ? {} : { HEDGEROW_SECRETS: SECRETS }),
+    ...(files === undefined ? {} : { HEDGEROW_FILES: '' }), // they are where the document says
   }
 }

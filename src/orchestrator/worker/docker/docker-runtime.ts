@@ -9,15 +9,18 @@ import type { ServiceSpec } from '../../spec.ts'
 import { statOf } from '../process-group.ts'
 import { type Adoption, type Launch, type Running, type Runtime, type Trace } from '../runtime.ts'
 import { Container } from './container.ts'
-import { containerBody, containerName, endpointsOf, LABELS } from './container-body.ts'
+import { containerBody, containerName, endpointsOf } from './container-body.ts'
 import type { ContainerGuard } from './container-guard.ts'
 import { ContainerNetwork, isPortFault, type NetworkOptions } from './container-network.ts'
 import { sinkTo } from './container-output.ts'
 import { isStatus, type Engine } from './engine.ts'
 import { findEngine, type EngineWhere } from './find-engine.ts'
 import { imageOf, type Image } from './image.ts'
+import { LABELS } from './labels.ts'
 import { macOf, type GuardedContainer } from './container-rules.ts'
 import type { PulledImages } from './pulled-images.ts'
+import { makeVolumes, refusedVolume, type Mount } from './volumes.ts'
+import { filesOf, secretsOfFolder } from '../instance-files.ts'
 import type { SecretFiles } from '../secret-files.ts'
 
 export interface DockerOptions {
@@ -29,6 +32,8 @@ export interface DockerOptions {
   guard: ContainerGuard
   /** The ports of the machine that documents may ask for, `first-last`, or `off`. */
   hostPorts: string
+  /** The folders of the machine that documents may ask for, with all in them. */
+  hostPaths: readonly string[]
   /** Documents may ask for `privileged`. */
   allowsPrivileged: boolean
   /** The file that containers get as /etc/resolv.conf; absent: the engine's own. */
@@ -147,7 +152,8 @@ export class DockerRuntime implements Runtime {
     if (this.#engine !== undefined) await this.#guardAll(this.#engine)
   }
 
-  refuses({ privileged, egress, ports }: ServiceSpec): string | undefined {
+  refuses(spec: ServiceSpec): string | undefined {
+    const { privileged, egress, ports } = spec
     if (this.#engine === undefined) return `runtime docker is not offered here: ${this.#reason}`
     const { hostPorts, guard } = this.#options
     const [refused] = refusedPorts(ports, hostPorts)
@@ -155,6 +161,8 @@ export class DockerRuntime implements Runtime {
       return `host_port ${refused} is not allowed on this node (agent.containers.hostPorts is ${hostPorts})`
     const { reason } = guard
     if (egress === 'none' && reason !== undefined) return `egress none cannot be kept on this node: ${reason}`
+    const volume = refusedVolume(spec, this.#options.hostPaths)
+    if (volume !== undefined) return volume
     if (privileged !== true || this.#options.allowsPrivileged) return undefined
     return 'privileged containers are not allowed on this node (agent.containers.privileged)'
   }
@@ -171,12 +179,17 @@ export class DockerRuntime implements Runtime {
       const given = await launch.secrets()
       const image = await this.#image(engine, launch, given.find(({ name }) => name === spec.registrySecret)?.value)
       this.#options.images.used({ ...image, reference: spec.code }, this.#clock.wall())
-      const files = given.filter(({ name }) => name !== spec.registrySecret || spec.secrets?.includes(name) === true)
-      const secrets = files.length === 0 ? undefined : this.#options.secretFiles.write(run, files)
+      const { secretFiles, hostPaths, network } = this.#options
+      const inFolder = secretsOfFolder(spec, given)
+      const secrets = inFolder.length === 0 ? undefined : secretFiles.write(run, inFolder)
+      const files = spec.files === undefined ? undefined : secretFiles.writeFiles(run, filesOf(spec, given))
+      const volumes = await makeVolumes(engine, spec, { agent: network.agent, hostPaths, signal })
       const fd = await launch.output()
       const preferred = Object.values(launch.endpoints)[0]?.host
       return await this.#network
-        .withAddress(engine, preferred, (address) => this.#start(engine, launch, { run, image, address, fd, secrets }))
+        .withAddress(engine, preferred, (address) =>
+          this.#start(engine, launch, { run, image, address, fd, secrets, files, volumes }),
+        )
         .catch((error: unknown) => {
           close(fd, () => undefined)
           throw error
@@ -226,7 +239,7 @@ export class DockerRuntime implements Runtime {
     })
   }
 
-  async #start(engine: Engine, launch: Launch, { run, image, address, fd, secrets }: Start): Promise<Container> {
+  async #start(engine: Engine, launch: Launch, { run, image, address, fd, ...mounted }: Start): Promise<Container> {
     const { assignment, onTrace, signal } = launch
     const { node, network, resolvConf } = this.#options
     const container = containerName(assignment.instance, run)
@@ -241,7 +254,7 @@ export class DockerRuntime implements Runtime {
       address,
       ipv6,
       resolvConf,
-      secrets,
+      ...mounted,
     }
     await launch.mayStart()
     signal.throwIfAborted()
@@ -410,6 +423,8 @@ interface Start {
   address: string
   fd: number
   secrets: string | undefined
+  files: string | undefined
+  volumes: readonly Mount[]
 }
 
 interface Followed {

@@ -1,0 +1,193 @@
+import {
+  amount,
+  any,
+  choice,
+  flag,
+  loose,
+  object,
+  objects,
+  ours,
+  text,
+  texts,
+  theirs,
+  unused,
+  whole,
+  type Key,
+} from './key-kinds.ts'
+
+/** The keys of a service; a part of keys.ts. */
+export const SERVICE_KEYS: readonly Key[] = [
+  unused(
+    'microserviceID',
+    text(),
+    'An id assigned by another orchestrator.',
+    'a service is identified by name and namespace',
+  ),
+  theirs('microservice_name', text(), 'Name of the service. Required.'),
+  theirs('microservice_namespace', text(), "Namespace of the service. Default: the application's."),
+  theirs(
+    'virtualization',
+    text(64),
+    'The runtime, as Oakestra writes it: `container` means `docker`; other words must be offered by a node.',
+  ),
+  ours(
+    'runtime',
+    text(64),
+    'The runtime: `process` (default), `external`, `docker`, or another that a node offers. Overrides `virtualization`.',
+  ),
+  theirs(
+    'code',
+    text(4_096),
+    '`docker`: the image. `external`: the address `host:port` of the running service. `process`: a file or directory on the ' +
+      'node, optional; a directory is the working directory, a file is run when `cmd` is empty (.js, .mjs, .cjs and .ts with Node).',
+  ),
+  theirs(
+    'cmd',
+    texts(1_024, 65_536),
+    'Program and arguments. `${PORT}`, `${HOST}` and `${HEDGEROW_…}` are replaced by their values. `docker`: takes the place of the CMD of the image, whose entrypoint is kept.',
+  ),
+  theirs('environment', texts(1_024, 65_536), 'Environment variables, each as `KEY=value`.'),
+  ours(
+    'proxy',
+    choice('http', 'socks', 'none'),
+    '`process`: which proxy variables the program gets. `http` (default): `HTTP_PROXY` and `NO_PROXY`. `socks`: `ALL_PROXY` as well. `none`: no variables.',
+  ),
+  ours(
+    'open_files',
+    whole(64, 1_048_576),
+    'How many files and sockets the program may have open. Default: 1024, which it may raise; `docker`: that of the engine.',
+  ),
+  ours(
+    'pids',
+    whole(1, 4_194_304),
+    '`process`, `docker`: how many processes and threads an instance may have. Default: 4096.',
+  ),
+  ours(
+    'secrets',
+    texts(16, 63),
+    'Names of secrets of the application (`hedgerow secret create APP.NAMESPACE.NAME`). Each is a file of that name in the folder `$HEDGEROW_SECRETS`, in memory; `docker`: in `/run/secrets`.',
+  ),
+  ours(
+    'files',
+    objects(16),
+    '`process`, `docker`: files that an instance gets, in memory and read-only; 256 KiB of text in all.',
+  ),
+  theirs(
+    'volumes',
+    objects(16),
+    '`docker`: folders that outlive a container. They belong to the node: an instance on another one begins with empty ones, so a `direct` constraint usually goes with them.',
+  ),
+  ours(
+    'pull',
+    choice('missing', 'always', 'never'),
+    '`docker`: when the image is pulled. `missing` (default): when the node has none of this name. `always`: before each start. `never`: it must be there.',
+  ),
+  ours(
+    'registry_secret',
+    text(63),
+    '`docker`: the secret of the application with which the image is pulled, `user:password` or `user:token`. It is no file in the container.',
+  ),
+  ours(
+    'egress',
+    choice('all', 'none'),
+    '`docker`: what a container reaches besides the services of the mesh. `all` (default): what its node reaches. `none`: nothing; names of the world are answered all the same. Refused by nodes without nftables.',
+  ),
+  ours(
+    'workdir',
+    text(4_096),
+    'The working directory. `process`: relative to `code` when that is a directory. `docker`: in the container; default: that of the image.',
+  ),
+  theirs(
+    'port',
+    any,
+    'Ports: `80`, `80:8080` or `80:8080/tcp;53/udp`. The first number is the port that callers use, the second the one inside the container.',
+  ),
+  ours(
+    'ports',
+    { type: 'list', of: 'any', max: 64 },
+    'The same as a list of objects, or of strings like those of `port`.',
+  ),
+  ours(
+    'proxyProtocol',
+    choice('v2'),
+    '`v2`: every connection to a TCP port begins with a PROXY protocol header that identifies the caller. Default: none.',
+  ),
+  ours(
+    'fixed_port',
+    flag,
+    '`process`: the program listens on its own port instead of `$PORT`, so a node can run only one instance. A port below 1024 needs the consent of the node (docs/security.md).',
+  ),
+  theirs(
+    'memory',
+    amount(1e9),
+    'MB reserved for each instance on its node, and its limit, with no swap beside it; 0 (default): none. Without rights on the node programs (`process`) are not limited, which `hedgerow check` and `hedgerow logs` say.',
+  ),
+  theirs('vcpus', amount(1e5), 'CPU cores reserved for each instance, for example `0.5`, and its limit, likewise.'),
+  theirs('vgpus', amount(1e5), 'GPUs reserved for each instance.'),
+  theirs('vtpus', amount(1e5), 'TPUs reserved for each instance.'),
+  theirs('storage', amount(1e12), 'MB of storage reserved for each instance.'),
+  theirs(
+    'bandwidth_in',
+    amount(1e12),
+    'kbit/s to each instance, reserved on its node. Traffic is not limited to it. A node whose bandwidth is not known takes no such instance (docs/scheduling.md).',
+  ),
+  theirs('bandwidth_out', amount(1e12), 'kbit/s from each instance, likewise.'),
+  theirs(
+    'privileged',
+    flag,
+    '`docker`: the rights of the root of the machine. Refused by nodes whose operator does not allow it (`agent.containers.privileged`).',
+  ),
+  theirs('arch', texts(16, 32), 'Architectures it can run on, for example `amd64`, `arm64`. Default: any.'),
+  ours('replicas', whole(0, 1_000), 'Number of instances. Default: 1.'),
+  theirs('one_shot', flag, 'A job that runs once and ends; exit code 0 is success.'),
+  ours('job', object, 'How a job (`one_shot`) is tried again, and how long it may take.'),
+  ours('schedule', object, 'When a job (`one_shot`) runs again and again, instead of once when it is applied.'),
+  ours(
+    'strategy',
+    text(64),
+    'How nodes are chosen: `spread` (default) keeps instances apart, `best-fit` fills nodes one by one, `latency-and-location` takes the nearest to what `constraints` name, `cheapest` takes the least cost by `agent.costPerHour`. Root and clusters may offer others (docs/scheduling.md).',
+  ),
+  ours(
+    'allow',
+    texts(256, 256),
+    'Who may call it, besides the services of the same application: `app.ns`, `app.ns.service.ns`, `node` (programs that are not instances) or `*`.',
+  ),
+  ours(
+    'paths',
+    text(64),
+    'Network paths its flows may take: `any`, `direct-only`, `relay-only`, `prefer-direct`, `prefer-relayed`, or excluded paths ' +
+      '(`no-punched no-reverse`). The setting `agent.paths` of each node applies as well.',
+  ),
+  ours('check', object, 'When an instance is ready for calls. Default: when its first TCP port accepts a connection.'),
+  ours(
+    'livenessProbe',
+    object,
+    'When an instance that was ready hangs, and is started again, as in Kubernetes. Default: when it has not answered its `check` for a minute.',
+  ),
+  ours(
+    'drain_seconds',
+    amount(3_600),
+    'How many seconds a stopping instance may take to finish its flows. Default: 10.',
+  ),
+  ours(
+    'lease_seconds',
+    whole(5, 86_400),
+    'No two instances of one number at the same time, whatever fails: each ends when its node has not heard from its cluster for so many seconds, and only then is placed on another node. Runtimes `process` and `docker`. Default: none; an instance runs on while its node is cut off.',
+  ),
+  ours('update', object, 'How a changed service takes the place of the one that runs.'),
+  theirs('constraints', objects(64), 'Where its instances may run.'),
+  theirs('connectivity', { type: 'list', of: 'any', max: 256 }, 'The services it calls: names, or objects as below.'),
+  ours(
+    'start_after_connectivity',
+    flag,
+    'Its first instances wait until each service of the same application that `connectivity` names is ready: one instance answers, or, of a job without a schedule, all have succeeded. Updates, healing and scaling do not wait. Default: false, or as the application says.',
+  ),
+  theirs('addresses', object, 'Virtual addresses at which it wants to be reached.'),
+  unused('state', text(4_096), 'A file with initial state.', 'put it where `code` is'),
+  unused('added_files', loose, 'Files to fetch.', 'put them where `code` is'),
+  unused('args', loose, 'Reserved by Oakestra.', 'arguments belong in `cmd`'),
+  unused('vm_images', loose, 'Images of a unikernel.'),
+  unused('platform', text(), 'OCI platform.', 'use `arch`'),
+  unused('sla_violation_strategy', text(), 'What to do when a constraint is violated.'),
+  unused('target_node', text(), 'A node.', 'use a constraint {"type": "direct", "node": "…"}'),
+]
