@@ -1,7 +1,7 @@
 /**
  * `npm run build`: what the package ships, in `dist`.
  *
- *     modules and types     tsc: for programs that embed hedgerow
+ *     modules and types     tsc, which checks nothing here: for programs that embed hedgerow
  *     programs              esbuild: each one file with all that it imports, which loads in a third of the processor time and into a
  *                           third less memory than hundreds of modules
  *
@@ -61,7 +61,8 @@ if (!existsSync(described)) symlinkSync(join(REPOSITORY, 'package.json'), descri
 function compile(): void {
   const tsc = join(folderOf('typescript'), 'bin/tsc')
   const project = join(REPOSITORY, '.config/tsconfig.build.json')
-  const { status } = spawnSync(process.execPath, [tsc, '-p', project, '--outDir', fresh], { stdio: 'inherit' })
+  // `npm run check` checks the types; to write the modules and their declarations takes a quarter of that
+  const { status } = spawnSync(process.execPath, [tsc, '-p', project, '--noCheck', '--outDir', fresh], { stdio: 'inherit' })
   if (status !== 0) process.exit(status ?? 1)
 }
 
