@@ -1,6 +1,7 @@
 import t from 'tap'
 import { RootLink } from '../../src/orchestrator/cluster/root-link.ts'
 import type { DrainStatus } from '../../src/orchestrator/link/messages.ts'
+import { Clusters } from '../../src/orchestrator/root/clusters.ts'
 import type { Event } from '../../src/orchestrator/root/events/event.ts'
 import { whyImmobile } from '../../src/orchestrator/scheduling/mobility.ts'
 import { type FakeNode, mesh, sla, until, type World } from './mesh.ts'
@@ -28,6 +29,20 @@ async function shownTo(node: FakeNode): Promise<string> {
     .flatMap(({ instances }) => instances.map(({ node: at, state, also = [] }) => `${at} ${state} ${also.join()}`))
     .join()
     .trim()
+}
+
+/** Which nodes may be called, in every change that this node is told from now on. */
+async function toldTo(node: FakeNode, signal: AbortSignal): Promise<{ told: string[]; ended: Promise<void> }> {
+  await shownTo(node) // from now on it is told
+  const told: string[] = []
+  const follow = async () => {
+    for await (const message of node.uplink.messages(() => ({ epoch: '', seq: 0, keys: ['shop.acme.cart'] }), signal)) {
+      const changes = message.kind === 'changes' ? message.changes : message.resumed.changes
+      for (const change of changes)
+        told.push(change.kind === 'gone' ? 'gone' : change.entry.instances.map((i) => `${i.node} ${i.state}`).join())
+    }
+  }
+  return { told, ended: follow() }
 }
 
 /** The root knows of so many nodes in the second cluster that take something. */
@@ -82,6 +97,37 @@ t.test('it is called where it was until it runs in the other cluster, and then d
     told.find(({ what }) => what === 'drained'),
     { node: 'edge/n1', by: 'cluster', instance: CART },
   )
+})
+
+t.test('no node is ever told that it runs nowhere, or drains with nothing to call instead', async (t) => {
+  const { world, n1, f1 } = await twoClusters()
+  await using _world = world
+  // what tables show comes to a cluster after what it is asked to do, as when the disk of the root is busy
+  // eslint-disable-next-line typescript/unbound-method -- called with what it is of
+  const { publish } = Clusters.prototype
+  t.capture(Clusters.prototype, 'publish', function (this: Clusters, ...args: Parameters<typeof publish>) {
+    setTimeout(() => publish.apply(this, args), 50)
+  })
+  const end = new AbortController()
+  const nodes = await Promise.all([n1, f1].map((node) => toldTo(node, end.signal)))
+  const round = async (to: string) => {
+    await migrate(world, to)
+    for (const { told } of nodes) await until(() => told.at(-1) === `${to} running`, `both are told of ${to}`)
+  }
+  for (const to of ['far/f1', 'edge/n1', 'far/f1', 'edge/n1']) {
+    await round(to)
+    await until(async () => n1.has.size + f1.has.size === 1, 'the run before has ended')
+  }
+  end.abort()
+  await Promise.all(nodes.map(({ ended }) => ended))
+  for (const { told } of nodes) {
+    t.ok(told.length > 3, `${told.length} changes`)
+    t.same(
+      told.filter((where) => !where.endsWith(' running')),
+      [],
+      told.join('; '),
+    )
+  }
 })
 
 t.test('one that does not get ready there stays where it is, and so does what nobody takes', async (t) => {

@@ -50,6 +50,25 @@ t.test('an entry merges our records of this cluster with the root’s of the oth
   ])
 })
 
+t.test('what has moved to another cluster is called here until the root says that it runs there', async (t) => {
+  const assignment = assignmentOf({}, 0)
+  const rows = [
+    { why: 'it is to move', wanted: true, there: 'running', called: 'edge/n1' },
+    { why: 'the root has not said so yet', wanted: false, there: undefined, called: 'edge/n1' },
+    { why: 'nor that it runs', wanted: false, there: 'starting', called: 'edge/n1' },
+    { why: 'it runs there', wanted: false, there: 'running', called: 'core/c1' },
+  ] as const
+  for (const { why, wanted, there, called } of rows) {
+    const instances = there && [
+      { id: `${SERVICE}.0`, service: SERVICE, ordinal: 0, node: 'core/c1', state: there } as const,
+    ]
+    const known = { version: 7, service: serviceOf(SERVICE), instances: instances ?? [], nodes: [] }
+    const record = { assignment, node: 'edge/n1', wanted, state: 'running', restarts: 0 } as const
+    const shown = mergeEntry(known, [record], { cluster: 'edge', reachOf: () => undefined }).instances
+    t.same([shown[0]?.node, shown.length], [called, 1], why)
+  }
+})
+
 t.test('an entry names the nodes with other runs of an instance beside the one that serves', async (t) => {
   const assignment = assignmentOf({}, 0)
   const record = { assignment, node: 'edge/n1', wanted: true, state: 'running', restarts: 0 } as const

@@ -108,6 +108,8 @@ export function mergeEntry(
   { cluster, reachOf }: Pick<PublisherParts, 'cluster' | 'reachOf'>,
 ): UnversionedEntry {
   const here = new Map<string, Instance>()
+  /** They are called here, wherever else they run. */
+  const own = new Set<string>()
   /** Nodes of other clusters with a run of it: it moves there, or from there. */
   const foreign = new Map(
     fromRoot.instances.map(({ id, also = [] }) => [id, also.filter((node) => clusterOf(node) !== cluster)]),
@@ -115,6 +117,7 @@ export function mergeEntry(
   for (const record of records) {
     const { assignment, node, state } = record
     const { instance, ordinal, spec } = assignment
+    if (record.wanted && state === 'running') own.add(instance)
     const also = [...alsoOn(record), ...(foreign.get(instance) ?? [])].slice(0, MOST_ALSO)
     if (node !== undefined)
       here.set(instance, {
@@ -128,8 +131,7 @@ export function mergeEntry(
   }
   // one that moves to another cluster, or from there, is called where it runs
   const elsewhere = fromRoot.instances.filter(
-    ({ id, node, state }) =>
-      clusterOf(node) !== cluster && (!here.has(id) || (state === 'running' && here.get(id)?.state !== 'running')),
+    ({ id, node, state }) => clusterOf(node) !== cluster && (!here.has(id) || (state === 'running' && !own.has(id))),
   )
   for (const { id } of elsewhere) here.delete(id)
   const instances = [...here.values(), ...elsewhere].sort((a, b) => a.ordinal - b.ordinal)

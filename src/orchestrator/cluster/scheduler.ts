@@ -134,8 +134,10 @@ export class Scheduler {
     if (record.node === undefined || (node === undefined && !this.#parts.nodes.isExpected(record.node)))
       return this.#dispatch.end(record)
     const isHurried = atOnce === true && record.atOnce === undefined
+    // one that is replaced is called here until the root has said where else
+    const state = isReplaced === true ? record.state : 'stopping'
     if (record.wanted || isHurried)
-      this.#dispatch.change(id, { wanted: false, state: 'stopping', ...(isHurried ? { atOnce: true } : {}) })
+      this.#dispatch.change(id, { wanted: false, state, ...(isHurried ? { atOnce: true } : {}) })
     if (node === undefined || (this.#succession.isHandingOver(id, node.id) && atOnce !== true)) return
     if (isReplaced === true) this.#succession.handOver(id, node.id, { isFar: true })
     else this.#dispatch.askToEnd(node, id, isHurried || record.atOnce === true)

@@ -168,7 +168,7 @@ export class Placing {
         : { former: undefined }),
       drainsOn,
     })
-    if (isReplaced) this.#parts.publish(service) // first: then its cluster knows where to call instead
+    if (isReplaced) this.#parts.publish(service)
     left?.request('withdraw', { instance: id, atOnce, ...(isReplaced ? { isReplaced } : {}) }).catch(() => undefined) // reported again at its next hello
   }
 
