@@ -4,11 +4,13 @@ import { pathOf, programOf } from '../../src/cli/program.ts'
 import { defaults } from '../../src/config/defaults.ts'
 import { Config } from '../../src/config/schema.ts'
 import { ERRORS, REMEDIES, type ErrorCode } from '../../src/core/errors.ts'
+import { apiPage } from './api.ts'
 import { logsPage, metricsPage } from './logs.ts'
 import { ENVIRONMENT, EXIT_STATUS, EXIT_STATUS_OF_OTHERS, SECRETS, shownCommands, usageOf } from './commands.ts'
 
 /** The pages of docs/ that are written from the code: `npm run docs` writes them, test/docs/generated.test.ts compares them. */
 export const PAGES: Readonly<Record<string, () => string | Promise<string>>> = {
+  'docs/api.md': () => apiPage(NOTICE('src/orchestrator/root/v1')),
   'docs/cli.md': cliPage,
   'docs/configuration.md': configurationPage,
   'docs/errors.md': errorsPage,

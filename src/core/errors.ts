@@ -20,6 +20,8 @@ export const ERRORS = {
   NODE_UNKNOWN: ['node {node} was not found', 'the node was not found'],
   CLUSTER_UNKNOWN: ['cluster {cluster} was not found', 'the cluster was not found'],
   SECRET_UNKNOWN: ['secret {secret} was not found', 'the secret was not found'],
+  ROUTE_UNKNOWN: ['there is nothing at {path}', 'there is nothing at this path'],
+  METHOD_REFUSED: ['{method} does not work at {path}', 'the method does not work at this path'],
   RELAY_UNKNOWN: ['relay {relay} was not found', 'the relay was not found'],
   // flows
   NO_INSTANCE: ['no instance of {service} is running', 'no instance is running'],

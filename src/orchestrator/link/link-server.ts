@@ -1,11 +1,12 @@
-import type { IncomingMessage, ServerResponse } from 'node:http'
+import { randomBytes } from 'node:crypto'
+import { type IncomingMessage, type ServerResponse, STATUS_CODES } from 'node:http'
 import type { Server } from 'node:https'
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
-import Fastify, { type FastifyInstance, type FastifyRequest } from 'fastify'
+import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import type { TSchema, Static } from 'typebox'
 import { Compile } from 'typebox/compile'
-import { explain, isMeshError, MeshError, type ErrorCode } from '../../core/errors.ts'
+import { isMeshError, MeshError } from '../../core/errors.ts'
 import type { Identity } from '../../core/identity/contract.ts'
 import { endWithTrust } from '../../core/identity/end-with-trust.ts'
 import { certificateOf, type PeerCertificate, serverOptions, tend } from '../../core/identity/tls.ts'
@@ -17,6 +18,7 @@ import { hasTwoHosts, pathOf } from '../../core/kit/request-target.ts'
 import { Admission, admitHttp } from '../../core/kit/admission.ts'
 import { limitHandshakes } from '../../core/kit/handshake-rate.ts'
 import { refuseUpgrade } from '../../core/kit/websocket-acceptor.ts'
+import { PROBLEM_TYPE, problemOf, refusalOf } from './problem.ts'
 
 declare module 'fastify' {
   interface FastifyContextConfig {
@@ -119,6 +121,9 @@ function createApp(options: LinkServerOptions, log: Log): App {
     keepAliveTimeout: limits.keepAliveTimeout,
     forceCloseConnections: true,
     routerOptions: { maxParamLength: 400 },
+    genReqId: () => randomBytes(8).toString('hex'),
+    frameworkErrors: (error, request, reply) => void sendError(error, request, reply),
+    clientErrorHandler: refuseBadRequest,
   })
   app.server.headersTimeout = limits.headersTimeout
   app.server.maxConnections = MAX_CONNECTIONS
@@ -132,10 +137,10 @@ function createApp(options: LinkServerOptions, log: Log): App {
     next()
   })
   app.addHook('onSend', async () => options.pending?.())
-  app.setErrorHandler((error, _request, reply) => {
-    const { status, body } = answerTo(error)
-    if (status >= 500) log.warn('request failed', { error })
-    return reply.code(status).send(body)
+  app.setErrorHandler((error, request, reply) => {
+    if (refusalOf(error).status >= 500) log.warn('request failed', { error, requestId: request.id })
+    if (isMeshError(error, 'UNAUTHENTICATED')) void reply.header('www-authenticate', 'Bearer')
+    return sendError(error, request, reply)
   })
   app.setNotFoundHandler((request, reply) => {
     const message = `there is no route ${request.method} ${request.url.slice(0, 200)}`
@@ -200,41 +205,36 @@ export function reader<S extends TSchema>(schema: S): (value: unknown) => Static
   }
 }
 
-const STATUS: Partial<Record<ErrorCode, number>> = {
-  UNAUTHENTICATED: 401,
-  FORBIDDEN: 403,
-  TOKEN_REFUSED: 403,
-  TOKEN_INVALID: 400,
-  CERTIFICATE_REFUSED: 400,
-  MESSAGE_INVALID: 400,
-  USAGE: 400,
-  SERVICE_UNKNOWN: 404,
-  APP_UNKNOWN: 404,
-  REVISION_UNKNOWN: 404,
-  INSTANCE_UNKNOWN: 404,
-  NODE_UNKNOWN: 404,
-  CLUSTER_UNKNOWN: 404,
-  RELAY_UNKNOWN: 404,
-  SECRET_UNKNOWN: 404,
-  SLA_INVALID: 422,
-  SLA_CONFLICT: 409,
-  ROTATION_REFUSED: 409,
-  LINK_CLOSED: 503,
-  REQUEST_TIMEOUT: 504,
-  DISK_FULL: 507,
+/** To `/v1` as in RFC 9457; everything else answers as earlier versions did. */
+function sendError(error: unknown, { url, id }: Pick<FastifyRequest, 'url' | 'id'>, reply: FastifyReply): FastifyReply {
+  if (/^\/v1(?:[/?]|$)/.test(url)) {
+    const problem = problemOf(error, id)
+    return reply.code(problem.status).type(PROBLEM_TYPE).send(JSON.stringify(problem))
+  }
+  const { status, error: told } = refusalOf(error)
+  return reply.code(status).send({ error: told.code, message: told.message, details: told.details })
 }
 
-function answerTo(error: unknown): { status: number; body: object } {
-  if (isMeshError(error)) {
-    return {
-      status: STATUS[error.code] ?? 500,
-      body: { error: error.code, message: error.message, details: error.details },
-    }
-  }
-  const status = (error as { statusCode?: number }).statusCode ?? 500
-  const code: ErrorCode = status < 500 ? 'MESSAGE_INVALID' : 'REQUEST_FAILED'
-  const { message, details } = new MeshError(code, status < 500 ? { reason: explain(error) } : {})
-  return { status, body: { error: code, message, details } }
+/** What Node cannot read as a request, by its code. */
+const UNREADABLE: Readonly<Record<string, number>> = { HPE_HEADER_OVERFLOW: 431, ERR_HTTP_REQUEST_TIMEOUT: 408 }
+
+function refuseBadRequest({ code }: Error & { code?: string }, socket: Socket): void {
+  if (code === 'ECONNRESET' || socket.destroyed) return
+  const status = UNREADABLE[code ?? ''] ?? 400
+  const reason = STATUS_CODES[status] ?? ''
+  const body = JSON.stringify(problemOf(Object.assign(new Error(reason), { statusCode: status })))
+  if (socket.writable)
+    socket.write(
+      [
+        `HTTP/1.1 ${status} ${reason}`,
+        `content-type: ${PROBLEM_TYPE}`,
+        `content-length: ${Buffer.byteLength(body)}`,
+        'connection: close',
+        '',
+        body,
+      ].join('\r\n'),
+    )
+  socket.destroySoon()
 }
 
 function urlOf(host: string, server: Server): string {

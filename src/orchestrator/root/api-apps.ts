@@ -16,7 +16,7 @@ import { revisionsOf } from './revisions.ts'
 import { preview } from './preview.ts'
 import { rollBack } from './rollback.ts'
 import { whyGap } from './rollout.ts'
-import { appRows, instanceRow, leftBehind, serviceRow } from './rows.ts'
+import { appRow, instanceRow, leftBehind, serviceRow } from './rows.ts'
 import { changeStore, compare, idOf, remove, submit } from './submission.ts'
 import { jsonRows } from './json-rows.ts'
 import { keysInTheWay } from './vip-requests.ts'
@@ -77,7 +77,7 @@ export function appRoutes(app: App, context: ApiContext): void {
     return reply.send({ ...answer(more), services })
   })
 
-  app.get('/apps', () => appRows(store))
+  app.get('/apps', () => store.apps.list().map((record) => appRow(record, store)))
   app.get('/services', (_request, reply) =>
     jsonRows(reply, store.services.list(), (service) => serviceRow(service, context)),
   )

@@ -33,6 +33,8 @@ export interface ApiContext {
   events: Events
   secrets: Secrets
   clock: Clock
+  /** By the clock. */
+  startedAt: number
 }
 
 /** A route with the id of one thing in its path. */

@@ -55,7 +55,7 @@ export function instanceRoutes(app: App, { store, clusters, nodes, reconciler }:
 }
 
 /** What instances use now, of the clusters that answer; those of earlier versions do not know the question. */
-async function usageOf(linked: Iterable<LinkedCluster>): Promise<Map<string, UsageRow>> {
+export async function usageOf(linked: Iterable<LinkedCluster>): Promise<Map<string, UsageRow>> {
   const lists = await Promise.all(
     Array.from(linked, async ({ link }) => (await link.request('usage.list', {}).catch(() => ({ usage: [] }))).usage),
   )

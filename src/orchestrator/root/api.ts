@@ -9,6 +9,7 @@ import { instanceRoutes } from './api-instances.ts'
 import { moveRoutes } from './api-moves.ts'
 import { removalRoutes } from './api-removal.ts'
 import { secretRoutes } from './api-secrets.ts'
+import { statusRoute } from './api-status.ts'
 import type { ApiContext } from './api-context.ts'
 
 /** The API, under /api/v1. The server has authenticated every caller. */
@@ -27,25 +28,4 @@ export function apiRoutes(app: App, context: ApiContext): void {
   explainRoutes(app, context)
   secretRoutes(app, context)
   statusRoute(app, context)
-}
-
-function statusRoute(app: App, { store, clusters, vips, clock, mesh, version, server, authority }: ApiContext): void {
-  const startedAt = clock.now()
-  app.get('/status', () => {
-    const states: Record<string, number> = {}
-    for (const { state } of store.instances.list()) states[state] = (states[state] ?? 0) + 1
-    return {
-      mesh,
-      version,
-      authority: authority.ids.signs,
-      authorityStep: authority.step,
-      url: server.url,
-      upSeconds: Math.round((clock.now() - startedAt) / 1000),
-      clusters: Array.from(clusters.all(), ({ name }) => name),
-      apps: store.apps.keys().length,
-      services: store.services.keys().length,
-      instances: states,
-      vipsUsed: vips.used,
-    }
-  })
 }

@@ -33,15 +33,17 @@ export class NodeDirectory {
   readonly #parts: NodeDirectoryParts
   readonly #refreshedAt = new Map<string, number>()
   readonly #timers = new Map<string, NodeJS.Timeout>()
+  readonly #recentLists = new Map<string, { rows: Promise<NodeRow[]>; at: number }>()
   #isClosed = false
 
   constructor(parts: NodeDirectoryParts) {
     this.#parts = parts
   }
 
-  async list(): Promise<ShownNode[]> {
+  /** `maxAgeMs`: what was listed within this time is not asked for again. */
+  async list(maxAgeMs = 0): Promise<ShownNode[]> {
     const { store } = this.#parts
-    const lists = await Promise.all(store.clusters.keys().map((name) => this.#nodesOf(name)))
+    const lists = await Promise.all(store.clusters.keys().map((name) => this.#nodesOf(name, maxAgeMs)))
     return lists.flat().sort((a, b) => (a.id < b.id ? -1 : 1))
   }
 
@@ -68,11 +70,11 @@ export class NodeDirectory {
     for (const timer of this.#timers.values()) clearTimeout(timer)
   }
 
-  async #nodesOf(cluster: string): Promise<ShownNode[]> {
+  async #nodesOf(cluster: string, maxAgeMs: number): Promise<ShownNode[]> {
     const { store, clusters, clock } = this.#parts
     if (clusters.linked(cluster) !== undefined) {
       try {
-        return await this.#fetch(cluster)
+        return await this.#recent(cluster, maxAgeMs)
       } catch {
         // its link has gone down in this moment
       }
@@ -81,6 +83,18 @@ export class NodeDirectory {
     if (known === undefined) return []
     const ageSeconds = Math.max(0, Math.round((clock.wall() - known.at) / 1_000))
     return known.rows.map(({ free: _free, ...row }) => ({ ...row, condition: 'away', asOf: known.at, ageSeconds }))
+  }
+
+  /** Those who ask at the same time share one answer. */
+  #recent(cluster: string, maxAgeMs: number): Promise<NodeRow[]> {
+    if (maxAgeMs <= 0) return this.#fetch(cluster)
+    const { clock } = this.#parts
+    const recent = this.#recentLists.get(cluster)
+    if (recent !== undefined && clock.now() - recent.at < maxAgeMs) return recent.rows
+    const rows = this.#fetch(cluster)
+    this.#recentLists.set(cluster, { rows, at: clock.now() })
+    rows.catch(() => this.#recentLists.delete(cluster))
+    return rows
   }
 
   /** @throws MeshError LINK_CLOSED, REQUEST_TIMEOUT */

@@ -21,6 +21,7 @@ import { rulesWith } from '../scheduling/schedule.ts'
 import type { Strategies } from '../scheduling/strategies.ts'
 import { authenticate, openAdmin, refreshAdmin } from './admin.ts'
 import { apiRoutes } from './api.ts'
+import { v1Routes } from './v1/routes.ts'
 import { Events } from './events/events.ts'
 import { ClusterMessages } from './cluster-messages.ts'
 import { ClusterIssuer } from './cluster-issuer.ts'
@@ -257,14 +258,20 @@ async function startServer(
         authenticate: (request) => authenticate(request.headers.authorization, store),
         upgrades: { '/link': linkUpgrade(clusters, store) },
         routes: (app, server) => {
-          void app.register(
-            (scope, _options, done) => {
-              refuseDuplicateKeys(scope as App)
-              apiRoutes(scope as App, { ...parts, server })
-              done()
-            },
-            { prefix: '/api/v1' },
-          )
+          const context = { ...parts, server, startedAt: parts.clock.now() }
+          for (const [prefix, routes] of [
+            ['/v1', v1Routes],
+            ['/api/v1', apiRoutes],
+          ] as const) {
+            void app.register(
+              (scope, _options, done) => {
+                refuseDuplicateKeys(scope as App)
+                routes(scope as App, context)
+                done()
+              },
+              { prefix },
+            )
+          }
           openRoutes(app, parts)
         },
       },

@@ -1,6 +1,6 @@
 import type { InstanceState } from '../../core/model/instance.ts'
 import { clusterOf, type NodeId } from '../../core/model/ids.ts'
-import type { KnownNodes, RootStore, InstanceRecord, ServiceRecord } from './root-store.ts'
+import type { AppRecord, KnownNodes, RootStore, InstanceRecord, ServiceRecord } from './root-store.ts'
 import type { ApiContext } from './api-context.ts'
 import { servingOf } from './former-place.ts'
 import { jobText, outcomeOf, triesText } from './jobs/shown.ts'
@@ -8,19 +8,17 @@ import type { ShownNode } from './node-directory.ts'
 
 /** Rows of the API's lists, one function for each kind. */
 
-export function appRows(store: RootStore) {
-  return store.apps.list().map(({ app, namespace, description, customer }) => {
-    const services = store.servicesOf({ app, namespace })
-    const instances = services.flatMap(({ id }) => store.instancesOf(id))
-    return {
-      id: `${app}.${namespace}`,
-      description,
-      customer,
-      services: services.length,
-      instances: instances.length,
-      running: running(instances),
-    }
-  })
+export function appRow({ app, namespace, description, customer }: AppRecord, store: RootStore) {
+  const services = store.servicesOf({ app, namespace })
+  const instances = services.flatMap(({ id }) => store.instancesOf(id))
+  return {
+    id: `${app}.${namespace}`,
+    description,
+    customer,
+    services: services.length,
+    instances: instances.length,
+    running: running(instances),
+  }
 }
 
 export function serviceRow(
@@ -45,7 +43,7 @@ export function serviceRow(
     ...(detail === '' ? {} : { detail }),
     ...(update === undefined ? {} : { update }),
     ...(retryAt === undefined ? {} : { retryAt }),
-    ...(spec.oneShot ? { oneShot: true } : {}),
+    ...(spec.oneShot ? { oneShot: true as const } : {}),
     ...(spec.schedule === undefined ? {} : { schedule: spec.schedule.cron, nextRunAt }),
     generation,
     strategy,
@@ -192,7 +190,7 @@ export function clusterRows({ store, clusters, nodes: directory }: ApiContext) {
     const linked = clusters.linked(name)
     if (linked === undefined) {
       const known = directory.lastKnown(name)
-      const condition = clusters.isLost(name) ? 'lost' : 'away'
+      const condition = clusters.isLost(name) ? ('lost' as const) : ('away' as const)
       const instances = store.instances.list().filter(({ cluster }) => cluster === name).length
       return {
         name,
@@ -206,7 +204,18 @@ export function clusterRows({ store, clusters, nodes: directory }: ApiContext) {
     }
     const { summary, url, version } = linked
     const { nodes, instances, free, total } = summary
-    return { name, condition: 'alive', enrolledAt, url, version, nodes, instances, free, total, certificateUntil }
+    return {
+      name,
+      condition: 'alive' as const,
+      enrolledAt,
+      url,
+      version,
+      nodes,
+      instances,
+      free,
+      total,
+      certificateUntil,
+    }
   })
 }
 

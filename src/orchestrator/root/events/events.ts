@@ -17,6 +17,11 @@ export interface EventQuery {
   after?: number | undefined
 }
 
+export interface PageQuery extends EventQuery {
+  before?: number | undefined
+  what?: EventWord | undefined
+}
+
 /** What is told to those who follow: events in order, and that some before them have been forgotten. Nothing now and then, as a sign of life. */
 export interface Followed {
   isMissing: boolean
@@ -99,6 +104,15 @@ export class Events implements EventSink, AsyncDisposable {
       if (fits(event, query)) found.push(event)
     }
     return found.toReversed()
+  }
+
+  /** The newest first, of those before the number `before`. */
+  newest({ before = Infinity, what, ...query }: PageQuery, most: number): Event[] {
+    return this.#history
+      .backwards()
+      .filter((event) => event.number < before && (what === undefined || event.what === what) && fits(event, query))
+      .take(most)
+      .toArray()
   }
 
   /** The number of the newest event. */

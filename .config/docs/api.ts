@@ -1,0 +1,33 @@
+import { OPERATIONS } from '../../src/orchestrator/root/v1/routes.ts'
+
+/** The page of docs/ about the API: how to use it, by hand, and its calls, from the operations. */
+export function apiPage(notice: string): string {
+  return [notice, '# The API\n', ABOUT, '## Calls\n', calls()].join('\n')
+}
+
+const ABOUT = `The root answers under \`/v1\` on its one port, by HTTPS. \`/v1/openapi.json\` describes every call and every answer (OpenAPI 3.1); it is
+made from the schemas that check what comes in, and tests compare every answer with it.
+
+    $ curl -k -H "authorization: Bearer $(jq -r .token <state>/root/admin.json)" 'https://127.0.0.1:7470/v1/services?limit=20'
+
+The certificate of the root is by the authority of the mesh (\`ca\` in \`admin.json\`) and names the root of the mesh, \`spiffe://MESH/root\`, not a host;
+curl cannot check that, so \`-k\` is for the machine of the root only. The client of the package checks it ([embedding.md](embedding.md)).
+
+- **Who asks** says so with \`Authorization: Bearer TOKEN\`; the token of the administrator is in \`admin.json\`.
+- **Lists** come in pages: \`{"items":[…],"next":"…"}\`. \`limit\` says how many at most (100; at most 1,000), \`cursor\` is \`next\` of the page before;
+  the last page has no \`next\`. What comes and goes meanwhile moves nothing. Lists are in the order of the ids, events are the newest first.
+- **Filters** are in the query; one that the call does not know is refused.
+- **Refusals** are problem details (RFC 9457, \`application/problem+json\`): \`status\`, \`code\` (of [errors.md](errors.md)), \`detail\` in one sentence,
+  \`remedy\`, \`faults\` where there are several, and \`requestId\`, which the logs of the root have as well.
+- **Times** are milliseconds since 1970.
+
+The paths of earlier versions, under \`/api/v1\`, answer as before.
+`
+
+function calls(): string {
+  const rows = OPERATIONS.map(({ method, path, summary, query }) => {
+    const keys = Object.keys(query.properties).map((key) => `\`${key}\``)
+    return `| \`${method.toUpperCase()} /v1${path}\` | ${summary} | ${keys.join(' ')} |`
+  })
+  return ['| call | what it is about | in the query |', '|---|---|---|', ...rows, ''].join('\n')
+}

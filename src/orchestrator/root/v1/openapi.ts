@@ -1,0 +1,89 @@
+import type { Operation } from './operation.ts'
+import { MODELS } from './schemas.ts'
+
+/** The document of the API (OpenAPI 3.1), from the same operations and schemas as its routes. */
+
+interface Parameter {
+  name: string
+  in: 'path' | 'query' | 'header'
+  required: boolean
+  description?: string
+  schema: unknown
+}
+
+/** Every call may be refused with these. */
+const COMMON = [400, 401, 429, 500] as const
+
+export function documentOf(operations: readonly Operation[], version: string) {
+  const paths: Record<string, Record<string, unknown>> = {}
+  for (const operation of operations) {
+    const path = `/v1${operation.path}`
+    paths[path] = { ...paths[path], [operation.method]: operationOf(operation) }
+  }
+  return {
+    openapi: '3.1.0',
+    info: {
+      title: 'hedgerow',
+      version,
+      description: 'The API of a root. Times are milliseconds since 1970. docs/api.md says more.',
+      license: { name: 'Apache-2.0', identifier: 'Apache-2.0' },
+    },
+    servers: [{ url: '/' }],
+    security: [{ token: [] }],
+    paths,
+    components: {
+      securitySchemes: { token: { type: 'http', scheme: 'bearer' } },
+      schemas: Object.fromEntries(
+        Object.entries(MODELS).map(([name, schema]) => [name, referring(schema, { isTop: true })]),
+      ),
+    },
+  }
+}
+
+function operationOf({ id, summary, params, query, body, status, answer, contentType, refusals }: Operation) {
+  const content = { [contentType ?? 'application/json']: { schema: referring(answer) } }
+  const refused = [...new Set([...COMMON, ...refusals])].sort((a, b) => a - b)
+  return {
+    operationId: id,
+    summary,
+    parameters: [...parametersOf(params, 'path'), ...parametersOf(query, 'query')],
+    ...(body === undefined
+      ? {}
+      : { requestBody: { required: true, content: { 'application/json': { schema: referring(body) } } } }),
+    responses: {
+      [status]: { description: summary, content },
+      ...Object.fromEntries(refused.map((status) => [status, PROBLEM])),
+    },
+  }
+}
+
+const PROBLEM = {
+  description: 'Why not.',
+  content: { 'application/problem+json': { schema: { $ref: '#/components/schemas/Problem' } } },
+}
+
+function parametersOf(schema: Operation['query'], where: 'path' | 'query'): Parameter[] {
+  const required = (schema as { required?: string[] }).required ?? []
+  return Object.entries(schema.properties).map(([name, property]) => {
+    const { description, ...rest } = property as { description?: string; type?: string }
+    return {
+      name,
+      in: where,
+      required: where === 'path' || required.includes(name),
+      ...(description === undefined ? {} : { description }),
+      ...(rest.type === 'array' ? { style: 'form', explode: false } : {}),
+      schema: referring(rest),
+    }
+  })
+}
+
+const NAMES: ReadonlyMap<unknown, string> = new Map(Object.entries(MODELS).map(([name, schema]) => [schema, name]))
+
+/** The schema with references to the models in it. `isTop`: it is a model itself. */
+function referring(schema: unknown, { isTop = false } = {}): unknown {
+  if (Array.isArray(schema)) return schema.map((part) => referring(part))
+  if (typeof schema !== 'object' || schema === null) return schema
+  const name = NAMES.get(schema)
+  if (name !== undefined && !isTop) return { $ref: `#/components/schemas/${name}` }
+  return Object.fromEntries(Object.entries(schema).map(([key, part]) => [key, referring(part)]))
+}

@@ -1,0 +1,111 @@
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { Static, TObject, TSchema } from 'typebox'
+import Type from 'typebox'
+import { reader } from '../../link/link-server.ts'
+import type { ApiContext } from '../api-context.ts'
+
+/**
+ * One call of the API, as data: its route is registered from it, what comes in is checked by it, and the document describes it
+ * (openapi.ts). There is no other description of a call.
+ */
+export interface Operation {
+  /** For generated clients: `listServices`. */
+  id: string
+  method: 'get' | 'post' | 'put' | 'patch' | 'delete'
+  /** Below `/v1`, as OpenAPI writes it: `/services/{name}`. */
+  path: string
+  summary: string
+  /** Of the path. */
+  params: TObject
+  query: TObject
+  body?: TSchema | undefined
+  /** What it answers with, when it goes well. */
+  status: number
+  answer: TSchema
+  /** Another type than JSON. */
+  contentType?: string | undefined
+  /** Refusals beside those of every call. */
+  refusals: readonly number[]
+  run: (given: Given, context: ApiContext) => unknown
+}
+
+export interface Given {
+  params: Record<string, string>
+  query: Record<string, unknown>
+  body: unknown
+  request: FastifyRequest
+  reply: FastifyReply
+}
+
+interface Parts<P extends TObject, Q extends TObject, B extends TSchema, R extends TSchema> {
+  id: string
+  path: string
+  summary: string
+  method?: Operation['method']
+  params?: P
+  query?: Q
+  body?: B
+  status?: number
+  answer: R
+  contentType?: string
+  refusals?: readonly number[]
+  run: (
+    given: { params: Static<P>; query: Static<Q>; body: Static<B>; request: FastifyRequest; reply: FastifyReply },
+    context: ApiContext,
+  ) => Static<R> | FastifyReply | Promise<Static<R> | FastifyReply>
+}
+
+const NOTHING = Type.Object({}, { additionalProperties: false })
+
+/** With what `run` is given and answers checked against the schemas by the compiler. */
+export function operation<
+  R extends TSchema,
+  P extends TObject = typeof NOTHING,
+  Q extends TObject = typeof NOTHING,
+  B extends TSchema = TSchema,
+>(parts: Parts<P, Q, B, R>): Operation {
+  const { method = 'get', params, query, status = 200, refusals = [], run, ...rest } = parts
+  return {
+    ...rest,
+    method,
+    status,
+    refusals,
+    params: params ?? NOTHING,
+    query: closed(query ?? NOTHING),
+    run: (given, context) => run(given as Parameters<typeof run>[0], context),
+  }
+}
+
+function closed(schema: TObject): TObject {
+  return Type.Object(schema.properties, { additionalProperties: false })
+}
+
+/** Checks what has come. @throws MeshError MESSAGE_INVALID with every fault and its path */
+export function givenOf({ params, query, body }: Pick<Operation, 'params' | 'query' | 'body'>) {
+  const readParams = reader(params)
+  const readQuery = reader(query)
+  const readBody = body === undefined ? undefined : reader(body)
+  return (request: FastifyRequest, reply: FastifyReply): Given => ({
+    params: readParams(request.params) as Record<string, string>,
+    query: readQuery(typedQuery(request.query as Record<string, unknown>, query)),
+    body: readBody?.(request.body ?? {}),
+    request,
+    reply,
+  })
+}
+
+/** The texts of a query as what their schemas want; what is none of it stays as it is, and is refused. */
+export function typedQuery(query: Readonly<Record<string, unknown>>, { properties }: TObject): Record<string, unknown> {
+  return Object.fromEntries(
+    Object.entries(query).map(([key, value]) => {
+      const schema = Object.hasOwn(properties, key) ? (properties[key] as { type?: string }) : {}
+      return [key, typeof value === 'string' ? typedText(value, schema.type) : value]
+    }),
+  )
+}
+
+function typedText(value: string, type: string | undefined): unknown {
+  if (type === 'integer') return /^-?\d{1,16}$/.test(value) ? Number(value) : value
+  if (type === 'boolean') return value === 'true' ? true : value === 'false' ? false : value
+  return type === 'array' ? value.split(',') : value
+}

@@ -1,0 +1,101 @@
+import t from 'tap'
+import { mesh, sla, until } from './mesh.ts'
+import { ask } from './v1.ts'
+
+const CART = 'shop.acme.cart.prod'
+
+t.test('the lists say what `hedgerow get` shows, page by page and filtered, as the document says', async (t) => {
+  await using world = await mesh({ clusters: ['edge', 'west'] })
+  await world.node('n1', {
+    coordinate: { at: [1, 2, 3], height: 1, error: 0.5 },
+  })
+  await world.node('n2')
+  await world.node('w1', { cluster: 'west' })
+  await world.api.call('POST', '/apps', sla({ microservice_name: 'cart', replicas: 3 }, { microservice_name: 'till' }))
+  await world.running(4)
+
+  for (const kind of ['apps', 'services', 'instances', 'nodes', 'clusters', 'relays', 'runs']) {
+    const { status, body } = await ask(world, `/v1/${kind}`)
+    t.equal(status, 200, kind)
+    const before = await world.api.call<{ id?: string; name?: string }[]>('GET', `/${kind}`)
+    const ids = (rows: readonly { id?: string; name?: string }[]) => rows.map(({ id, name }) => id ?? name)
+    t.same(ids(body.items), ids(before), `${kind} as before`)
+  }
+  const usage = await ask(world, '/v1/instances?usage=true&limit=1')
+  t.match(usage.body.items[0], { state: 'running', usage: { cpu: 0.5 } })
+
+  // page by page
+  const seen: string[] = []
+  for (let cursor = ''; ; ) {
+    const { body } = await ask(world, `/v1/instances?limit=1${cursor}`)
+    seen.push(...body.items.map(({ id }: { id: string }) => id))
+    if (body.next === undefined) break
+    cursor = `&cursor=${body.next}`
+  }
+  t.same(seen, [`${CART}.0`, `${CART}.1`, `${CART}.2`, 'shop.acme.till.prod.0'])
+
+  // filtered
+  const only = async (path: string) => (await ask(world, path)).body.items.length as number
+  t.equal(await only(`/v1/instances?service=${CART}`), 3)
+  t.equal(await only('/v1/instances?state=lost'), 0)
+  t.equal(await only('/v1/instances?name=shop.acme.till'), 1)
+  t.equal(await only('/v1/nodes?cluster=west'), 1)
+  t.equal(await only('/v1/clusters?condition=away'), 0)
+  t.equal(await only('/v1/services?name=shop.acme.c'), 1)
+
+  // one
+  t.match(await ask(world, `/v1/services/${CART}`), {
+    status: 200,
+    body: { id: CART, replicas: 3, spec: { replicas: 3 } },
+  })
+  t.match(await ask(world, `/v1/instances/${CART}.0`), { status: 200, body: { id: `${CART}.0` } })
+  t.match(await ask(world, '/v1/nodes/west/w1'), { status: 200, body: { id: 'west/w1', condition: 'alive' } })
+  t.match(await ask(world, '/v1/status'), { status: 200, body: { services: 2, instances: { running: 4 } } })
+
+  // events: the newest first, and on from there
+  const newest = (await ask(world, '/v1/events?limit=2')).body
+  const older = (await ask(world, `/v1/events?limit=2&cursor=${newest.next}`)).body
+  const numbers = [...newest.items, ...older.items].map(({ number }: { number: number }) => number)
+  t.same(
+    numbers,
+    numbers.toSorted((a, b) => b - a),
+  )
+  t.equal(new Set(numbers).size, 4)
+  t.equal((await ask(world, `/v1/events?name=${CART}&what=applied`)).body.items.length, 1)
+
+  // a cluster that is away
+  await world.stopCluster('west')
+  await until(async () => (await only('/v1/nodes?condition=away')) === 1, 'its node is away')
+  t.equal(await only('/v1/clusters?condition=away'), 1)
+})
+
+t.test('what is refused is a problem as in RFC 9457, whoever refuses it', async (t) => {
+  await using world = await mesh({ clusters: [] })
+  const rows: [path: string, status: number, code: string, asked?: object][] = [
+    ['/v1/services/nobody', 404, 'SERVICE_UNKNOWN'],
+    ['/v1/instances/nobody', 404, 'INSTANCE_UNKNOWN'],
+    ['/v1/nodes/edge/nobody', 404, 'NODE_UNKNOWN'],
+    ['/v1/nothing', 404, 'ROUTE_UNKNOWN'],
+    ['/v1', 404, 'ROUTE_UNKNOWN'],
+    ['/v1/services?limit=0', 400, 'MESSAGE_INVALID'],
+    ['/v1/services?limit=1e2', 400, 'MESSAGE_INVALID'],
+    ['/v1/services?limt=1', 400, 'MESSAGE_INVALID'],
+    ['/v1/services?limit=1&limit=2', 400, 'MESSAGE_INVALID'],
+    ['/v1/services?cursor=!', 400, 'MESSAGE_INVALID'],
+    ['/v1/services?cursor=', 400, 'MESSAGE_INVALID'],
+    ['/v1/events?cursor=YQ', 400, 'MESSAGE_INVALID'],
+    ['/v1/instances?usage=yes', 400, 'MESSAGE_INVALID'],
+    ['/v1/services/%zz', 400, 'MESSAGE_INVALID'],
+    ['/v1/services', 405, 'METHOD_REFUSED', { method: 'DELETE' }],
+    ['/v1/services', 401, 'UNAUTHENTICATED', { token: 'hedgerow-admin.wrong' }],
+    ['/v1/nothing', 401, 'UNAUTHENTICATED', { token: '' }],
+    ['/v1/services', 431, 'MESSAGE_INVALID', { headers: { 'x-long': 'x'.repeat(20_000) } }],
+  ]
+  for (const [path, status, code, asked = {}] of rows) {
+    const answer = await ask(world, path, asked)
+    t.match(answer, { status, headers: { 'content-type': 'application/problem+json' } }, `${status} ${path}`)
+    t.match(answer.body, { status, code, type: `urn:hedgerow:error:${code}`, title: /./, detail: /./ })
+  }
+  t.equal((await ask(world, '/v1/services', { method: 'DELETE' })).headers['allow'], 'GET, HEAD')
+  t.equal((await ask(world, '/v1/services', { token: '' })).headers['www-authenticate'], 'Bearer')
+})
