@@ -17,7 +17,7 @@ RUN npm ci --omit=dev --omit=optional --ignore-scripts
 RUN cd .. && npm install --no-save --no-package-lock --ignore-scripts $(node -p " \
   const { devDependencies, optionalDependencies } = require('./app/package.json'); \
   const all = Object.entries({ ...devDependencies, ...optionalDependencies }); \
-  all.filter(([name]) => /^(typescript|esbuild|koffi|@types\/.*)$/.test(name)).map((pair) => pair.join('@')).join(' ')")
+  all.filter(([name]) => /^(typescript|esbuild|preact|koffi|@types\/.*)$/.test(name)).map((pair) => pair.join('@')).join(' ')")
 COPY CHANGELOG.md ./
 COPY src src
 COPY proxy proxy

@@ -4,6 +4,7 @@
  *     modules and types     tsc, which checks nothing here: for programs that embed hedgerow
  *     programs              esbuild: each one file with all that it imports, which loads in a third of the processor time and into a
  *                           third less memory than hundreds of modules
+ *     the page              esbuild: what the root serves to browsers (.config/page.ts)
  *
  * `--programs` builds these alone: what the tests start.
  */
@@ -12,6 +13,7 @@ import { spawnSync } from 'node:child_process'
 import { copyFileSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { dirname, join, relative, resolve } from 'node:path'
 import { manPages } from './docs/man.ts'
+import { buildPage } from './page.ts'
 import { scriptOptions } from './script-options.ts'
 
 const REPOSITORY = resolve(import.meta.dirname, '..')
@@ -37,7 +39,7 @@ const { out, programs } = scriptOptions({
   about: 'Builds what the package ships.',
   options: {
     out: { kind: 'text', meaning: 'the folder', default: join(REPOSITORY, 'dist') },
-    programs: { kind: 'flag', meaning: 'leaves out the modules and types for programs that embed hedgerow' },
+    programs: { kind: 'flag', meaning: 'leaves out the page, and the modules and types for programs that embed hedgerow' },
   },
 })
 
@@ -45,6 +47,7 @@ const fresh = `${out}.new-${process.pid}`
 mkdirSync(join(fresh, 'src'), { recursive: true })
 if (!programs) compile()
 const packages = new Set<string>()
+if (!programs) for (const name of await buildPage(join(fresh, 'src/page/built'))) packages.add(name)
 for (const program of PROGRAMS) for (const name of await bundle(program)) packages.add(name)
 for (const [name, page] of Object.entries(manPages())) {
   mkdirSync(join(fresh, 'man'), { recursive: true })

@@ -44,6 +44,9 @@ const ROOMS: readonly Room[] = [
   ['src/client', FLOOR],
   ['src/netcheck', [...FLOOR, 'src/client/reports.ts', 'proxy/paths/nat/nat-behavior.ts']],
   ['src/lab', ['src/core/kit', 'src/core/errors.ts']],
+  // What runs in a browser knows nothing that needs Node; its model knows nothing of a browser either.
+  ['src/page', ['src/client/event-stream.ts']],
+  ['src/page/model', []],
   ['resolver', DATA_SIDE],
   ['proxy', [...DATA_SIDE, 'proxy']],
   // What it hands on, and what decides whether it must know who calls.
@@ -123,6 +126,7 @@ const DOORS: Readonly<Record<string, readonly string[]>> = {
   'cli-table3': ['src/cli'],
   yaml: ['src/cli', 'src/config', 'src/lab/lab-file.ts', 'src/orchestrator/sla'],
   koffi: ['src/lab/link'],
+  preact: ['src/page'],
   typebox: EVERYTHING,
   'p-queue': EVERYTHING,
 }
@@ -136,7 +140,10 @@ const ENVIRONMENT_READERS = [
   'examples',
 ]
 
-const files = globSync(['{src,resolver,proxy,examples}/**/*.{ts,js}'], { cwd: ROOT })
+const files = globSync(['{src,resolver,proxy,examples}/**/*.{ts,tsx,js}'], {
+  cwd: ROOT,
+  exclude: ['src/page/built/**'],
+})
   .map((path) => path.split('\\').join('/'))
   .toSorted()
 const texts = new Map(files.map((file) => [file, readFileSync(join(ROOT, file), 'utf8')]))

@@ -29,6 +29,7 @@ import { Clusters } from './clusters.ts'
 import { refuseDuplicateKeys } from './json-body.ts'
 import { LargeSubmissions } from './large-submission.ts'
 import { NodeDirectory } from './node-directory.ts'
+import { pageRoutes } from './page.ts'
 import { Reconciler } from './reconciler.ts'
 import { RevocationRegister } from './revocation-register.ts'
 import { RootStore } from './root-store.ts'
@@ -273,6 +274,7 @@ async function startServer(
             )
           }
           openRoutes(app, parts)
+          pageRoutes(app)
         },
       },
       log,

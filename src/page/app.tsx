@@ -1,0 +1,68 @@
+import { useEffect, useMemo, useRef, useState } from 'preact/hooks'
+import { Api } from './live/api.ts'
+import { Feed, type Shown } from './live/feed.ts'
+import { forgetToken, keepToken, keptToken } from './live/token.ts'
+import { NOTHING_YET } from './model/mesh.ts'
+import { routeIn } from './model/route.ts'
+import { Frame } from './views/frame.tsx'
+import { Login } from './views/login.tsx'
+import { Nodes } from './views/nodes.tsx'
+import { Services } from './views/services.tsx'
+
+/** Who looks, what they look at, and the mesh as it is now. */
+export function App() {
+  const [token, setToken] = useState(keptToken)
+  const [problem, setProblem] = useState<string>()
+  const leave = (why?: string) => {
+    forgetToken()
+    setProblem(why)
+    setToken(undefined)
+  }
+  if (token === undefined) {
+    const enter = (typed: string) => {
+      keepToken(typed)
+      setToken(typed)
+    }
+    return <Login problem={problem} enter={enter} />
+  }
+  return <Live token={token} leave={leave} />
+}
+
+function Live({ token, leave }: { token: string; leave: (why?: string) => void }) {
+  const api = useMemo(() => new Api(token), [token])
+  const [{ mesh, link }, setShown] = useState<Shown>({ mesh: NOTHING_YET, link: { state: 'connecting' } })
+  const feed = useRef<Feed>(null)
+  const route = useRoute()
+  const now = useNow()
+  useEffect(() => {
+    const running = Feed.start(api, setShown, () => leave('The root does not take this token.'))
+    feed.current = running
+    return () => running.close()
+  }, [api])
+  const { view, open } = route
+  return (
+    <Frame view={view} link={link} mesh={mesh} api={api} now={now} leave={() => leave()}>
+      {view === 'nodes' ? <Nodes mesh={mesh} open={open} now={now} /> : <Services mesh={mesh} open={open} now={now} />}
+    </Frame>
+  )
+}
+
+function useRoute() {
+  const [hash, setHash] = useState(location.hash)
+  useEffect(() => {
+    const changed = () => setHash(location.hash)
+    addEventListener('hashchange', changed)
+    return () => removeEventListener('hashchange', changed)
+  }, [])
+  return routeIn(hash)
+}
+
+/** Ages on the page are at most a second old. */
+function useNow(): number {
+  const [now, setNow] = useState(Date.now)
+  useEffect(() => {
+    const timer = setInterval(() => document.visibilityState === 'visible' && setNow(Date.now()), 1_000)
+    return () => clearInterval(timer)
+  }, [])
+  return now
+}

@@ -1,0 +1,45 @@
+import type { ClusterRow, EventRow, InstanceRow, NodeRow, ServiceRow } from './rows.ts'
+
+/** All that the page knows of the mesh. */
+export interface Mesh {
+  clusters: readonly ClusterRow[]
+  nodes: readonly NodeRow[]
+  services: readonly ServiceRow[]
+  instances: readonly InstanceRow[]
+  /** Oldest first. */
+  events: readonly EventRow[]
+}
+
+export const NOTHING_YET: Mesh = { clusters: [], nodes: [], services: [], instances: [], events: [] }
+
+/** Whether what is shown is what is. */
+export type Link =
+  | { state: 'connecting' }
+  | { state: 'live' }
+  /** What is shown was so at `since`. */
+  | { state: 'lost'; since: number; why: string }
+
+/** Older events are forgotten: they are a page's memory, not the mesh's. */
+const MOST_EVENTS = 2_000
+
+/** Those of both by number, without what was told twice. */
+export function withEvents(known: readonly EventRow[], more: readonly EventRow[]): EventRow[] {
+  const last = known.at(-1)?.number ?? -1
+  const isNext = more.every(({ number }, at) => number > (more[at - 1]?.number ?? last))
+  if (isNext) return [...known, ...more].slice(-MOST_EVENTS)
+  const all = new Map([...known, ...more].map((event) => [event.number, event]))
+  return [...all.values()].toSorted((a, b) => a.number - b.number).slice(-MOST_EVENTS)
+}
+
+/** The lists that an event may have changed. */
+export function touchedBy({ service, instance, node, cluster, what }: EventRow): Set<ListKind> {
+  const touched = new Set<ListKind>()
+  if (service !== undefined || instance !== undefined) touched.add('services').add('instances')
+  if (node !== undefined) touched.add('nodes')
+  if (cluster !== undefined || what === 'joined' || what === 'connected' || what === 'lost')
+    touched.add('clusters').add('nodes')
+  return touched
+}
+
+export const LISTS = ['clusters', 'nodes', 'services', 'instances'] as const
+export type ListKind = (typeof LISTS)[number]
