@@ -42,3 +42,13 @@ export interface EndedFlow extends FlowLine {
   end: FlowEnd
   reason: string
 }
+
+/** What the flow log is told. */
+export interface LoggedFlow {
+  line: EndedFlow
+  policy: string
+  /** No instance took it. */
+  isRefused: boolean
+  /** There are spans of it. */
+  isTraced: boolean
+}

@@ -7,7 +7,7 @@ import type { InstanceId, NodeId } from '../../src/core/model/ids.ts'
 import { isAmong, type Endpoint } from '../socket/dial.ts'
 import type { SpliceEnd } from '../socket/splice.ts'
 import type { FlowMode, Protocol } from './flow.ts'
-import type { EndedFlow, FlowEnd, FlowLine } from './flow-line.ts'
+import type { EndedFlow, FlowEnd, FlowLine, LoggedFlow } from './flow-line.ts'
 import type { FlowDecisions, FlowSpans } from './spans.ts'
 import type { PathKind } from '../../src/core/model/path-rule.ts'
 
@@ -72,6 +72,8 @@ export interface LedgerParts {
   readonly metrics: Metrics
   /** Absent: nothing is traced. */
   readonly spans?: FlowSpans | undefined
+  /** Takes each ended flow, without waiting; absent: the log of the process alone has them. */
+  readonly flowLog?: ((ended: LoggedFlow) => void) | undefined
 }
 
 /** Every flow that this agent opened: counted, listed, logged and kept when it ends, and cut when the agent closes. */
@@ -81,6 +83,7 @@ export class FlowLedger implements AsyncDisposable {
   readonly #log: Log
   readonly #metrics: Metrics
   readonly #spans: FlowSpans | undefined
+  readonly #flowLog: LedgerParts['flowLog']
   readonly #open = new Map<string, OpenFlow>()
   readonly #perInstance = new Map<InstanceId, number>()
   readonly #ended = new Ring<EndedFlow>(REMEMBERED)
@@ -90,12 +93,13 @@ export class FlowLedger implements AsyncDisposable {
   #isDraining = false
   #idle: (() => void) | undefined
 
-  private constructor(life: Lifetime, { clock, log, metrics, spans }: LedgerParts) {
+  private constructor(life: Lifetime, { clock, log, metrics, spans, flowLog }: LedgerParts) {
     this.#life = life
     this.#clock = clock
     this.#log = log
     this.#metrics = metrics
     this.#spans = spans
+    this.#flowLog = flowLog
   }
 
   /** `drainMs`: how long flows may go on when the agent closes, before they are cut. */
@@ -157,7 +161,7 @@ export class FlowLedger implements AsyncDisposable {
     if (end !== 'closed') this.#failed.push(line)
     const { policy, path = 'none', protocol } = flow
     this.#metrics.flows.count({ policy, path, result: end, protocol })
-    this.#logEnd(line)
+    this.#logEnd(line, { policy, isTraced: flow.decisions !== undefined })
     if (flow.decisions !== undefined) this.#spans?.ended(line, policy, flow.decisions, flow.startedAt)
     if (this.#open.size === 0) this.#idle?.()
   }
@@ -202,13 +206,14 @@ export class FlowLedger implements AsyncDisposable {
     return this.close()
   }
 
-  #logEnd(line: EndedFlow): void {
+  #logEnd(line: EndedFlow, more: Pick<LoggedFlow, 'policy' | 'isTraced'>): void {
     const { id, caller, name, port, protocol, mode, instance, node, path, sent, received, end, reason, ageMs } = line
     const fields = { flow: id, caller, name, port, protocol, mode, instance, node, path, sent, received, end }
     const ms = Math.round(ageMs)
     const isRefused = instance === undefined && end !== 'caller-gone'
     if (isRefused) this.#log.warn('flow refused', { ...fields, ms, reason })
     else this.#log.info('flow ended', { ...fields, ms })
+    this.#flowLog?.({ line, isRefused, ...more })
   }
 
   #leave(instance: InstanceId): void {

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import type { Clock } from '../../src/core/kit/clock.ts'
-import type { Attributes, Span } from '../../src/core/kit/otlp.ts'
+import type { Attributes, Span } from '../../src/core/kit/otlp-signals.ts'
 import type { InstanceId, NodeId } from '../../src/core/model/ids.ts'
 import type { PathKind } from '../../src/core/model/path-rule.ts'
 import type { EndedFlow, FlowEnd } from './flow-line.ts'
@@ -71,7 +71,7 @@ export class FlowSpans {
   }
 
   ended(line: EndedFlow, policy: string, { plannedAt, tries, ...decided }: FlowDecisions, startedAt: number): void {
-    const { id, name, port, protocol, end, reason, ageMs } = line
+    const { id, name, port, end, reason, ageMs } = line
     const endMs = this.#options.clock.wall()
     const startMs = endMs - ageMs
     const at = (now: number) => startMs + (now - startedAt)
@@ -87,23 +87,7 @@ export class FlowSpans {
       kind: 'client',
       startMs,
       endMs,
-      attributes: {
-        'server.address': name,
-        'server.port': port,
-        'network.transport': protocol,
-        ...under('hedgerow', {
-          flow: id,
-          caller: line.caller,
-          mode: line.mode,
-          policy,
-          instance: line.instance,
-          node: line.node,
-          path: line.path,
-          sent: line.sent,
-          received: line.received,
-          end,
-        }),
-      },
+      attributes: flowAttributes(line, policy),
       events: [
         ...planned,
         ...tries.map(({ at: triedAt, ...tried }) => ({
@@ -145,6 +129,17 @@ export class FlowSpans {
       events: [],
       error,
     })
+  }
+}
+
+/** What OpenTelemetry is told of a flow at its caller. */
+export function flowAttributes(line: EndedFlow, policy: string): Attributes {
+  const { id, caller, name, port, protocol, mode, instance, node, path, sent, received, end } = line
+  return {
+    'server.address': name,
+    'server.port': port,
+    'network.transport': protocol,
+    ...under('hedgerow', { flow: id, caller, mode, policy, instance, node, path, sent, received, end }),
   }
 }
 

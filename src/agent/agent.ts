@@ -28,7 +28,7 @@ import { serveNames } from './names.ts'
 import type { AgentParts } from './parts.ts'
 import { Predecessors } from './predecessors.ts'
 import { agentRoutes, carrierRoute, handOverRoutes, statusOf } from './routes.ts'
-import { openTracing } from './tracing.ts'
+import { openFlowLog, openTracing, type Environment } from './telemetry.ts'
 import { Shutdown, type Companions } from './shutdown.ts'
 import { openSeparation } from './separation.ts'
 import { openTableSync, type TableSync } from './table-sync.ts'
@@ -40,8 +40,8 @@ export interface AgentOptions {
   version: string
   /** The join token; needed at the first start only. */
   token?: string
-  /** Instances get from it what every program needs: PATH, HOME, language, time zone. HTTPS_PROXY and NO_PROXY count. */
-  environment?: Readonly<Record<string, string | undefined>>
+  /** Instances get from it what every program needs: PATH, HOME, language, time zone. HTTPS_PROXY and NO_PROXY count, for collectors HTTP_PROXY, too. */
+  environment?: Environment
   /** The agent to take over from, found by `Predecessor.find`. */
   predecessor?: Predecessor | undefined
   /** What must end in this process before a successor may begin. */
@@ -271,7 +271,7 @@ async function openDataPlane(
   context: AgentContext,
   identity: NodeIdentity,
   sync: TableSync,
-  { environment, api }: { environment: NonNullable<AgentOptions['environment']>; api: LocalApi },
+  { environment, api }: { environment: Environment; api: LocalApi },
 ): Promise<DataPlane> {
   const { life, dir, predecessor, log } = context
   const instances = new Instances(context, environment, {
@@ -279,9 +279,10 @@ async function openDataPlane(
     containers: await openContainers(context, identity, environment),
   })
   const predecessors = Predecessors.start(life, { dir, own: api.path, log })
-  const spans = await openTracing(context)
+  const spans = await openTracing(context, environment)
+  const flowLog = await openFlowLog(context, environment)
   const connectivity = await openConnectivity(context, identity, sync, { instances, predecessors, spans })
-  const flows = await openFlows(context, identity, sync, { connectivity, instances, spans })
+  const flows = await openFlows(context, identity, sync, { connectivity, instances, spans, flowLog })
   const proxies = prepareProxyListeners(context, identity, sync, { flows, instances })
   const openListeners = () => Promise.all([listen(connectivity), proxies.open()])
   if (predecessor === undefined) await openListeners() // instances and the cluster must be told these ports

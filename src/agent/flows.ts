@@ -1,6 +1,6 @@
 import { DATAGRAM_LIMITS, DatagramFlows } from '../../proxy/datagrams/outbound.ts'
 import type { DatagramParts } from '../../proxy/datagrams/udp-flow.ts'
-import { FlowLedger } from '../../proxy/flow/ledger.ts'
+import { FlowLedger, type LedgerParts } from '../../proxy/flow/ledger.ts'
 import type { FlowSpans } from '../../proxy/flow/spans.ts'
 import type { Caller, Flow } from '../../proxy/flow/flow.ts'
 import { flowRules } from '../../proxy/decide/flow-rules.ts'
@@ -58,13 +58,19 @@ export async function openFlows(
     connectivity,
     instances,
     spans,
-  }: { connectivity: Connectivity; instances: LocalInstances; spans: FlowSpans | undefined },
+    flowLog,
+  }: {
+    connectivity: Connectivity
+    instances: LocalInstances
+    spans: FlowSpans | undefined
+    flowLog: LedgerParts['flowLog']
+  },
 ): Promise<Flows> {
   const { life, config, clock, log, metrics } = context
   const { vips, loopback } = identity
   const { table } = sync
   const { descriptors } = connectivity.callers
-  const ledger = life.use(await FlowLedger.start({ drainMs: 0 }, { clock, log, metrics, spans })) // `Shutdown` has waited
+  const ledger = life.use(await FlowLedger.start({ drainMs: 0 }, { clock, log, metrics, spans, flowLog })) // `Shutdown` has waited
   const parts = outboundParts(context, identity, sync, { connectivity, instances, ledger })
   const onFlow = (flow: Flow) => void background.run('flow', () => outbound(flow, parts))
   const sources = new LocalSources(log, {

@@ -9,6 +9,9 @@ const HostPort = (description: string) => text(description, { pattern: SHAPES.ho
 const Url = (description: string) => text(description, { pattern: SHAPES.url[0], maxLength: 500 })
 const Name = (description: string) => text(description, { pattern: SHAPES.name[0] })
 const Port = (description: string) => Type.Integer({ minimum: 0, maximum: 65_535, description })
+const Headers = Type.Record(Type.String({ pattern: '^[A-Za-z0-9-]{1,100}$' }), Type.String({ maxLength: 4_096 }), {
+  description: 'headers of each request, for example `authorization`',
+})
 const OpsListen = HostPort(
   'health and metrics (`/healthz`, `/readyz`, `/metrics`); without credentials, so keep it on loopback',
 )
@@ -199,9 +202,17 @@ const AgentConfig = Type.Object(
           { pattern: SHAPES.collector[0], maxLength: 500 },
         ),
         ratio: Type.Number({ minimum: 0, maximum: 1, description: 'the share of flows that are traced' }),
-        headers: Type.Record(Type.String({ pattern: '^[A-Za-z0-9-]{1,100}$' }), Type.String({ maxLength: 4_096 }), {
-          description: 'headers of each request, for example `authorization`',
-        }),
+        headers: Headers,
+      },
+      closed,
+    ),
+    flowLog: Type.Object(
+      {
+        endpoint: text(
+          'where a line for each ended flow goes besides the log: `unix:///dev/log`, `udp://host:514` or `tcp://host:601` (syslog), `http://…` or `https://…` (an OpenTelemetry collector: OTLP over HTTP, JSON; `/v1/logs` is added), or `off`',
+          { pattern: SHAPES.flowLog[0], maxLength: 500 },
+        ),
+        headers: Headers,
       },
       closed,
     ),

@@ -173,6 +173,11 @@ function flowMetrics(make: Maker) {
       'Spans of traced flows, by result: sent to the collector, failed (it refused them), dropped (it was away for too long).',
       ['result'],
     ),
+    flowLog: make.counter(
+      'flow_log_lines_total',
+      'Ended flows for the syslog daemon or collector of agent.flowLog, by result: sent, failed (refused), dropped (it was away for too long).',
+      ['result'],
+    ),
     inboundStreams: make.flowCounter(
       'proxy_inbound_streams_total',
       'Streams that other nodes opened to instances here, by result.',

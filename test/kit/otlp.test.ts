@@ -2,7 +2,8 @@ import { once } from 'node:events'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import t, { type Test } from 'tap'
-import { OtlpExporter, type OtlpOptions, type Span, type SpanResult } from '../../src/core/kit/otlp.ts'
+import { LOG_RECORDS, SPANS, type LogRecord, type Span } from '../../src/core/kit/otlp-signals.ts'
+import { OtlpExporter, type OtlpOptions, type SendResult } from '../../src/core/kit/otlp.ts'
 import { freePort } from '../../src/lab/system-tools.ts'
 import { keptLog } from '../proxy/world.ts'
 import { ManualClock } from '../support/manual-clock.ts'
@@ -49,12 +50,18 @@ const span = (name: string, more: Partial<Span> = {}): Span => ({
   ...more,
 })
 
-async function exporter(endpoint: string, options: Partial<OtlpOptions> = {}) {
+async function exporter(endpoint: string, options: Partial<OtlpOptions<Span>> = {}) {
   const clock = new ManualClock()
   const log = keptLog()
-  const counts: Record<SpanResult, number> = { sent: 0, failed: 0, dropped: 0 }
+  const counts: Record<SendResult, number> = { sent: 0, failed: 0, dropped: 0 }
   const running = await OtlpExporter.start(
-    { endpoint, resource: { 'service.name': 'hedgerow' }, scope: { name: 'hedgerow', version: '1.2.3' }, ...options },
+    {
+      signal: SPANS,
+      endpoint,
+      resource: { 'service.name': 'hedgerow' },
+      scope: { name: 'hedgerow', version: '1.2.3' },
+      ...options,
+    },
     { clock, log, counted: (result, count) => (counts[result] += count) },
   )
   /** Time passes until the fact. */
@@ -138,12 +145,12 @@ t.test('a collector that is busy or away gets them later, once; one that refuses
   t.same(names(), ['a', 'a', 'a'])
   t.same(
     out.log.lines.map(({ sentence }) => sentence),
-    ['spans cannot be sent', 'spans are sent again'],
+    ['telemetry cannot be sent', 'telemetry is sent again'],
     'told once, and when it is over',
   )
   out.running.offer(span('b'))
   await out.passing(() => out.counts.failed === 1)
-  t.match(out.log.lines.at(-1), { sentence: 'spans refused', fields: { status: 400, reason: 'what is this?' } })
+  t.match(out.log.lines.at(-1), { sentence: 'telemetry refused', fields: { status: 400, reason: 'what is this?' } })
   out.running.offer(span('c'))
   out.running.offer(span('d'))
   await out.passing(() => out.counts.sent === 2)
@@ -172,4 +179,64 @@ t.test('an end while the collector does not answer is no longer than a moment', 
   out.running.offer(span('a'))
   await out.running[Symbol.asyncDispose]()
   t.same(out.counts, { sent: 0, failed: 0, dropped: 1 })
+})
+
+t.test('lines of a log are sent as OTLP has them in JSON', async (t) => {
+  const { requests, endpoint } = await collector(t)
+  const counts: Record<SendResult, number> = { sent: 0, failed: 0, dropped: 0 }
+  const last = await OtlpExporter.start<LogRecord>(
+    { signal: LOG_RECORDS, endpoint, resource: {}, scope: { name: 'hedgerow', version: '1' } },
+    { clock: new ManualClock(), log: keptLog(), counted: (result, count) => (counts[result] += count) },
+  )
+  const record = { atMs: 1_700_000_000_000, sentence: 'flow ended', attributes: { 'server.port': 80 } }
+  last.offer({ ...record, severity: 'info', traceId: '0af7651916cd43dd8448eb211c80319c', spanId: 'b7ad6b7169203331' })
+  last.offer({ ...record, severity: 'warn', sentence: 'flow refused' })
+  await last[Symbol.asyncDispose]()
+  t.equal(requests[0]?.request.url, '/v1/logs')
+  t.match(requests[0]?.body, {
+    resourceLogs: [
+      {
+        scopeLogs: [
+          {
+            logRecords: [
+              {
+                timeUnixNano: '1700000000000000000',
+                severityNumber: 9,
+                severityText: 'INFO',
+                body: { stringValue: 'flow ended' },
+                attributes: [{ key: 'server.port', value: { intValue: '80' } }],
+                traceId: '0af7651916cd43dd8448eb211c80319c',
+                spanId: 'b7ad6b7169203331',
+              },
+              { severityNumber: 13, severityText: 'WARN', body: { stringValue: 'flow refused' } },
+            ],
+          },
+        ],
+      },
+    ],
+  })
+})
+
+t.test('a collector behind an HTTP proxy, and one that needs none', async (t) => {
+  const asked: string[] = []
+  const proxy = createServer((request, response) => {
+    asked.push(`${request.method} ${request.url}`)
+    response.end('{}')
+  }).listen(0, '127.0.0.1')
+  proxy.on('connect', (request: IncomingMessage, socket) => {
+    asked.push(`CONNECT ${request.url}`)
+    socket.end('HTTP/1.1 502 Bad Gateway\r\n\r\n')
+  })
+  await once(proxy, 'listening')
+  t.teardown(() => void proxy.close())
+  const url = `http://127.0.0.1:${(proxy.address() as AddressInfo).port}`
+  const environment = { http_proxy: url, HTTPS_PROXY: url, NO_PROXY: '127.0.0.1' }
+  const { requests, endpoint: near } = await collector(t)
+  for (const endpoint of ['http://collector.test:4318', 'https://collector.test:4318', near]) {
+    const out = await exporter(endpoint, { environment })
+    out.running.offer(span('a'))
+    await out.running[Symbol.asyncDispose]()
+  }
+  t.same(asked, ['POST http://collector.test:4318/v1/traces', 'CONNECT collector.test:4318'])
+  t.equal(requests.length, 1)
 })

@@ -1,7 +1,7 @@
 import { createServer } from 'node:net'
 import t from 'tap'
 import { FlowSpans, idsOf } from '../../proxy/flow/spans.ts'
-import type { Span } from '../../src/core/kit/otlp.ts'
+import type { Span } from '../../src/core/kit/otlp-signals.ts'
 import { systemClock } from '../../src/core/kit/clock.ts'
 import { Agents } from './two-agents.ts'
 import { echo, serve, until } from './world.ts'

@@ -1,61 +1,47 @@
 import type { Agent as HttpAgent } from 'node:http'
 import { request as requestHttps, Agent as HttpsAgent } from 'node:https'
+import { MeshError } from '../errors.ts'
 import { Backoff } from './backoff.ts'
 import type { Clock } from './clock.ts'
 import { Lifetime } from './lifetime.ts'
 import type { Log } from './log.ts'
 import { Agent, request as requestHttp } from './node-http.ts'
+import type { Attributes, Scope, Signal } from './otlp-signals.ts'
 
 /*
- * Sends spans to an OpenTelemetry collector: OTLP over HTTP, as JSON (opentelemetry.io/docs/specs/otlp). The SDK of OpenTelemetry would cost
- * every agent 23 MB of memory, 0.2 to 0.8 s of its start and 24 µs for a span; this sends the same.
+ * Sends spans or log records to an OpenTelemetry collector: OTLP over HTTP, as JSON (opentelemetry.io/docs/specs/otlp). The SDK of
+ * OpenTelemetry would cost every agent 23 MB of memory, 0.2 to 0.8 s of its start and 24 µs for a span; this sends the same.
  *
  *     offer ─▶ queue (bounded) ─▶ one request at a time ─▶ 2xx: sent
  *                  └─▶ full: dropped          │ 429, 502, 503, 504, no answer: again after a while, others wait in the queue
  *                                             └ any other answer: failed
  */
 
-export type Attributes = Readonly<Record<string, string | number | boolean | undefined>>
+export type SendResult = 'sent' | 'dropped' | 'failed'
 
-/** One span, with times in milliseconds since 1970. */
-export interface Span {
-  /** 32 hex digits. */
-  traceId: string
-  /** 16 hex digits. */
-  spanId: string
-  parentSpanId?: string
-  name: string
-  kind: 'server' | 'client'
-  startMs: number
-  endMs: number
-  attributes: Attributes
-  events: readonly { name: string; atMs: number; attributes: Attributes }[]
-  /** Why it failed. */
-  error?: string | undefined
-}
-
-export type SpanResult = 'sent' | 'dropped' | 'failed'
-
-export interface OtlpOptions {
-  /** Of the collector: `/v1/traces` is added to its path. */
+export interface OtlpOptions<Item> {
+  signal: Signal<Item>
+  /** Of the collector: the path of the signal is added, `/v1/traces` or `/v1/logs`. */
   endpoint: string
   headers?: Readonly<Record<string, string>>
-  /** What every span has in common: `service.name` and so on. */
+  /** What all that is sent has in common: `service.name` and so on. */
   resource: Attributes
-  scope: { name: string; version: string }
+  scope: Scope
+  /** HTTPS_PROXY, HTTP_PROXY and NO_PROXY count, in upper or lower case. */
+  environment?: Readonly<Record<string, string | undefined>>
 }
 
 export interface OtlpParts {
   clock: Clock
   log: Log
-  counted: (result: SpanResult, count: number) => void
+  counted: (result: SendResult, count: number) => void
 }
 
-/** Spans that wait. Larger: more memory while the collector is away; smaller: a burst is dropped. */
+/** How many wait. Larger: more memory while the collector is away; smaller: a burst is dropped. */
 const QUEUE = 4_096
-/** Spans in one request. Larger: their text takes longer than a millisecond of the loop that carries flows. */
+/** How many are in one request. Larger: their text takes longer than a millisecond of the loop that carries flows. */
 const BATCH = 128
-/** How long a few spans wait for more. */
+/** How long a few wait for more. */
 const GATHER_MS = 2_000
 const ANSWER_MS = 10_000
 /** What is read of an answer. */
@@ -64,35 +50,36 @@ const ANSWER_BYTES = 4_096
 const LAST_MS = 1_000
 const AGAIN = new Set([429, 502, 503, 504])
 
-export class OtlpExporter implements AsyncDisposable {
+export class OtlpExporter<Item> implements AsyncDisposable {
   readonly #life: Lifetime
-  readonly #options: OtlpOptions
+  readonly #options: OtlpOptions<Item>
   readonly #parts: OtlpParts
   readonly #target: Target
   readonly #backoff = new Backoff({ firstMs: 1_000, limitMs: 30_000 })
-  #queue: Span[] = []
+  #queue: Item[] = []
   #wake = Promise.withResolvers<void>()
   #isAway = false
 
-  private constructor(life: Lifetime, options: OtlpOptions, parts: OtlpParts) {
+  private constructor(life: Lifetime, options: OtlpOptions<Item>, parts: OtlpParts) {
     this.#life = life
     this.#options = options
     this.#parts = parts
     this.#target = targetOf(options)
   }
 
-  static start(options: OtlpOptions, parts: OtlpParts): Promise<OtlpExporter> {
+  /** @throws MeshError CONFIG_INVALID when the endpoint is no URL */
+  static start<Item>(options: OtlpOptions<Item>, parts: OtlpParts): Promise<OtlpExporter<Item>> {
     return Lifetime.open((life) => {
       const exporter = new OtlpExporter(life, options, parts)
       life.defer(() => exporter.#last())
-      life.spawn((signal) => exporter.#run(signal), 'export of spans')
+      life.spawn((signal) => exporter.#run(signal), 'export to a collector')
       return exporter
     })
   }
 
-  offer(span: Span): void {
+  offer(item: Item): void {
     if (this.#queue.length >= QUEUE) return this.#parts.counted('dropped', 1)
-    this.#queue.push(span)
+    this.#queue.push(item)
     if (this.#queue.length === 1 || this.#queue.length === BATCH) this.#wake.resolve()
   }
 
@@ -126,16 +113,17 @@ export class OtlpExporter implements AsyncDisposable {
   /** How long to wait before they are sent again; `undefined` when that is settled. */
   async #sendSome(signal: AbortSignal, timeoutMs: number): Promise<number | undefined> {
     const { counted, log } = this.#parts
+    const { resource, scope, signal: kind } = this.#options
     const batch = this.#queue.slice(0, BATCH)
     const answer = await post(
       this.#target,
-      JSON.stringify(this.#body(batch)),
+      JSON.stringify(kind.body(resource, scope, batch)),
       AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]),
     )
     if (signal.aborted) return 0 // they wait for `#last`
     if (answer.kind === 'none' || AGAIN.has(answer.status)) {
       const reason = answer.kind === 'none' ? answer.reason : `status ${answer.status}`
-      if (!this.#isAway) log.warn('spans cannot be sent', { endpoint: this.#target.url.href, reason })
+      if (!this.#isAway) log.warn('telemetry cannot be sent', { endpoint: this.#target.url.href, reason })
       this.#isAway = true
       const askedMs = answer.kind === 'none' ? 0 : answer.retryAfterMs
       return Math.max(this.#backoff.nextMs(), askedMs)
@@ -145,14 +133,14 @@ export class OtlpExporter implements AsyncDisposable {
     if (answer.status >= 300) {
       counted('failed', batch.length)
       if (!this.#isAway)
-        log.warn('spans refused', { endpoint: this.#target.url.href, status: answer.status, reason: answer.text })
+        log.warn('telemetry refused', { endpoint: this.#target.url.href, status: answer.status, reason: answer.text })
       this.#isAway = true
       return undefined
     }
-    const rejected = Math.min(batch.length, rejectedIn(answer.text))
+    const rejected = Math.min(batch.length, rejectedIn(answer.text, this.#options.signal.rejected))
     counted('sent', batch.length - rejected)
     if (rejected > 0) counted('failed', rejected)
-    if (this.#isAway) log.info('spans are sent again', { endpoint: this.#target.url.href })
+    if (this.#isAway) log.info('telemetry is sent again', { endpoint: this.#target.url.href })
     this.#isAway = false
     return undefined
   }
@@ -163,15 +151,6 @@ export class OtlpExporter implements AsyncDisposable {
     while (this.#queue.length > 0 && !until.aborted) if ((await this.#sendSome(until, LAST_MS)) !== undefined) break
     if (this.#queue.length > 0) this.#parts.counted('dropped', this.#queue.length)
     this.#target.agent.destroy()
-  }
-
-  #body(spans: readonly Span[]): object {
-    const { resource, scope } = this.#options
-    return {
-      resourceSpans: [
-        { resource: { attributes: attributesOf(resource) }, scopeSpans: [{ scope, spans: spans.map(spanOf) }] },
-      ],
-    }
   }
 }
 
@@ -191,59 +170,11 @@ class Gathering implements Disposable {
   }
 }
 
-/** As OTLP has it in JSON: ids in hex, times in nanoseconds and integers as text. */
-function spanOf({
-  traceId,
-  spanId,
-  parentSpanId,
-  name,
-  kind,
-  startMs,
-  endMs,
-  attributes,
-  events,
-  error,
-}: Span): object {
-  return {
-    traceId,
-    spanId,
-    ...(parentSpanId === undefined ? {} : { parentSpanId }),
-    name,
-    kind: kind === 'server' ? 2 : 3,
-    startTimeUnixNano: nanosecondsOf(startMs),
-    endTimeUnixNano: nanosecondsOf(endMs),
-    attributes: attributesOf(attributes),
-    events: events.map((event) => ({
-      name: event.name,
-      timeUnixNano: nanosecondsOf(event.atMs),
-      attributes: attributesOf(event.attributes),
-    })),
-    status: error === undefined ? {} : { code: 2, message: error },
-  }
-}
-
-/** A number of them is larger than a double holds; microseconds are not. */
-function nanosecondsOf(ms: number): string {
-  return `${Math.round(ms * 1_000)}000`
-}
-
-function attributesOf(attributes: Attributes): object[] {
-  return Object.entries(attributes).flatMap(([key, value]) =>
-    value === undefined ? [] : { key, value: valueOf(value) },
-  )
-}
-
-function valueOf(value: string | number | boolean): object {
-  if (typeof value === 'string') return { stringValue: value }
-  if (typeof value === 'boolean') return { boolValue: value }
-  return Number.isSafeInteger(value) ? { intValue: `${value}` } : { doubleValue: value }
-}
-
 /** `{"partialSuccess":{"rejectedSpans":"3"}}` */
-function rejectedIn(text: string): number {
+function rejectedIn(text: string, key: string): number {
   try {
-    const { partialSuccess } = JSON.parse(text) as { partialSuccess?: { rejectedSpans?: unknown } }
-    const count = Number(partialSuccess?.rejectedSpans ?? 0)
+    const { partialSuccess } = JSON.parse(text) as { partialSuccess?: Record<string, unknown> }
+    const count = Number(partialSuccess?.[key] ?? 0)
     return Number.isSafeInteger(count) && count > 0 ? count : 0
   } catch {
     return 0 // some answer with nothing
@@ -256,12 +187,24 @@ interface Target {
   agent: HttpAgent
 }
 
-function targetOf({ endpoint, headers = {}, scope }: OtlpOptions): Target {
+function targetOf<Item>({ signal, endpoint, headers = {}, scope, environment = {} }: OtlpOptions<Item>): Target {
+  if (!URL.canParse(endpoint)) throw new MeshError('CONFIG_INVALID', { problem: `${endpoint} is no URL` })
   const url = new URL(endpoint)
-  url.pathname = `${url.pathname.replace(/\/$/, '')}/v1/traces`
-  const options = { keepAlive: true, maxSockets: 1 }
+  url.pathname = `${url.pathname.replace(/\/$/, '')}${signal.path}`
+  const options = { keepAlive: true, maxSockets: 1, proxyEnv: proxiesIn(environment) }
   const agent = url.protocol === 'https:' ? new HttpsAgent(options) : new Agent(options)
   return { url, agent, headers: { 'user-agent': `${scope.name}/${scope.version}`, ...headers } }
+}
+
+/** Node reads them itself; where both are set, the lower case counts. */
+function proxiesIn(environment: NonNullable<OtlpOptions<never>['environment']>): Record<string, string> {
+  const names = ['http_proxy', 'https_proxy', 'no_proxy'].flatMap((name) => [name, name.toUpperCase()])
+  return Object.fromEntries(
+    names.flatMap((name) => {
+      const value = environment[name]
+      return value === undefined || value === '' ? [] : [[name, value]]
+    }),
+  )
 }
 
 type Answer = { kind: 'answer'; status: number; retryAfterMs: number; text: string } | { kind: 'none'; reason: string }
