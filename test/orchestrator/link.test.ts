@@ -1,6 +1,7 @@
 import fc from 'fast-check'
 import t from 'tap'
 import Type from 'typebox'
+import { Check } from 'typebox/value'
 import { MeshError } from '../../src/core/errors.ts'
 import { keptLog } from '../proxy/world.ts'
 import { systemClock } from '../../src/core/kit/clock.ts'
@@ -21,6 +22,7 @@ import {
   nodeToCluster,
   rootToCluster,
 } from '../../src/orchestrator/link/messages.ts'
+import { InnerPath } from '../../src/orchestrator/link/schemas.ts'
 
 const protocol = {
   requests: {
@@ -278,6 +280,29 @@ t.test('a malformed message is reported to the peer, and several end the link', 
   for (let i = 0; i < 3; i++) channel.receive('nonsense')
   t.match(await one.ended, { kind: 'closed', reason: /malformed/ })
   t.ok(channel.isClosed, 'the channel beneath is closed too')
+})
+
+t.test('paths of files and volumes stay within the instance, whatever a peer sends', (t) => {
+  const rows: Array<[path: string, isTaken: boolean]> = [
+    ['/etc/cart/config.yaml', true],
+    ['/a/.b/..c/d..', true],
+    ['/a b/ü', true],
+    ['', false],
+    ['/', false],
+    ['etc/cart', false],
+    ['/etc/', false],
+    ['/etc//cart', false],
+    ['/..', false],
+    ['/etc/../../etc/cron.d/x', false],
+    ['/etc/./x', false],
+    ['/etc/x/..', false],
+    ['/etc/x\0.yaml', false],
+    [`/${'a/'.repeat(600)}a`, false],
+    [`/${'a'.repeat(1_023)}/`, false],
+  ]
+  for (const [path, isTaken] of rows)
+    t.equal(Check(InnerPath, path), isTaken, `${JSON.stringify(path.slice(0, 40))}: ${isTaken}`)
+  t.end()
 })
 
 t.test('a response of the wrong form is an error, and unknown notifications are ignored', async (t) => {

@@ -38,6 +38,8 @@ const LABEL = '[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?'
 export const Label = Type.String({ pattern: `^${LABEL}$` })
 export const ServiceIdText = Type.String({ pattern: `^${LABEL}(\\.${LABEL}){3}$` })
 export const InstanceIdText = Type.String({ pattern: `^${LABEL}(\\.${LABEL}){3}\\.\\d{1,6}$` })
+/** A path within an instance: without `.` and `..` it stays in the folder that the agent, often root, puts the files of a run in. */
+export const InnerPath = Type.String({ maxLength: 1_024, pattern: '^(/(?!\\.{1,2}(/|$))[^/\\0]+)+$' })
 export const InterestKeyText = Type.String({ pattern: `^${LABEL}(\\.${LABEL}){2}$` })
 export const NodeIdText = Type.String({ pattern: `^${LABEL}/${LABEL}$` })
 export const Seq = whole()
@@ -218,7 +220,7 @@ export const Spec = as<ServiceSpec>(
     files: Type.Optional(
       many(
         Type.Object({
-          path: text(1_024),
+          path: InnerPath,
           content: Type.Optional(text(262_144)),
           secret: Type.Optional(Label),
         }),
@@ -229,7 +231,7 @@ export const Spec = as<ServiceSpec>(
       many(
         Type.Object({
           name: Label,
-          path: text(1_024),
+          path: InnerPath,
           readOnly: Type.Optional(Type.Literal(true)),
           hostPath: Type.Optional(text(4_096)),
         }),
