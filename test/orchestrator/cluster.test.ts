@@ -7,6 +7,7 @@ import { HeldIdentity } from '../../src/core/identity/held.ts'
 import { clientOptions } from '../../src/core/identity/tls.ts'
 import { dialText, type DialOptions } from '../../src/core/kit/websocket.ts'
 import type { ServiceEntry } from '../../src/core/model/change.ts'
+import { type LinkedNode, Nodes } from '../../src/orchestrator/cluster/nodes.ts'
 import { mergeEntry } from '../../src/orchestrator/cluster/publisher.ts'
 import type { FeedMessage } from '../../src/core/model/change.ts'
 import { type FakeNode, mesh, sla, until, type World } from './mesh.ts'
@@ -355,6 +356,34 @@ t.test(
     t.equal(again.has.size, 1)
   },
 )
+
+t.test('an agent that hands over while the cluster answers its hello is one that leaves its instances', async (t) => {
+  await using world = await mesh({ cluster: { nodeReturnMs: 60_000 } })
+  const n1 = await world.node('n1')
+  await world.api.call('POST', '/apps', sla({ microservice_name: 'cart' }))
+  await world.running(1)
+  const n2 = await world.node('n2')
+  n1.uplink.leave()
+  await n1.stop()
+
+  // eslint-disable-next-line typescript/unbound-method -- called with what it is of
+  const { hello } = Nodes.prototype
+  const taken = Promise.withResolvers<void>()
+  const busy = t.capture(Nodes.prototype, 'hello', async function (this: Nodes, ...args: Parameters<typeof hello>) {
+    await hello.apply(this, args)
+    taken.resolve()
+    return new Promise<LinkedNode>(() => undefined) // a cluster that is busy answers later than the successor is there
+  })
+  const between = await world.node('n1', { runs: n1.has.values(), isAwaited: false })
+  await taken.promise
+  busy.restore()
+  between.uplink.leave()
+  await until(async () => (await world.instances()).some(({ state }) => state === 'lost'), 'it is lost')
+  await between.stop()
+  const last = await world.node('n1', { runs: n1.has.values() })
+  t.match(await world.running(1), [{ node: 'edge/n1' }])
+  t.same([n2.assigned.length, last.assigned.length], [0, 0], 'nobody has started it again')
+})
 
 t.test('a node that said that it hands over is waited for longer than one whose process just ended', async (t) => {
   await using world = await mesh({ cluster: { nodeGraceMs: 400, nodeReturnMs: 60_000 } })

@@ -139,6 +139,8 @@ export class World implements AsyncDisposable {
       token?: string
       via?: string
       linkedWithinMs?: number
+      /** False: its link need not be up. */
+      isAwaited?: boolean
     } = {},
   ): Promise<FakeNode> {
     const cluster = options.cluster ?? 'edge'
@@ -148,7 +150,8 @@ export class World implements AsyncDisposable {
     const { identity, url } = await enrolNode({ dir, name, ...token }, AbortSignal.timeout(5_000))
     const node = new FakeNode(`${cluster}/${name}`, { identity, url: options.via ?? url }, options)
     this.#nodes.add(node)
-    await until(() => node.uplink.isUp, `${name} is linked`, undefined, options.linkedWithinMs)
+    if (options.isAwaited !== false)
+      await until(() => node.uplink.isUp, `${name} is linked`, undefined, options.linkedWithinMs)
     return node
   }
 

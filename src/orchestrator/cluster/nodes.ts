@@ -4,7 +4,7 @@ import type { Channel } from '../../core/kit/websocket.ts'
 import type { Metrics } from '../../core/metrics.ts'
 import type { Change } from '../../core/model/change.ts'
 import type { InterestKey, NodeId } from '../../core/model/ids.ts'
-import { Link, type NotificationHandlers, type RequestHandlers } from '../link/link.ts'
+import { HANDED_OVER, Link, type NotificationHandlers, type RequestHandlers } from '../link/link.ts'
 import { SENT_AT_ONCE, clusterToNode, nodeToCluster } from '../link/messages.ts'
 import { PeerLinks } from '../link/peer-links.ts'
 import type { Condition } from '../scheduling/candidate.ts'
@@ -122,12 +122,12 @@ export class Nodes {
       if (this.#alive.get(node)?.link !== link) return // it never said hello, or was replaced
       this.#alive.delete(node)
       this.#downAt.set(node, this.#options.clock.now())
-      if (end.kind !== 'away' && !this.#isClosed)
-        this.#flaps.down(node, { at: this.#options.clock.now(), isAnnounced: this.#leaving.has(node) })
+      const isHandedOver = end.kind === 'closed' && end.reason === HANDED_OVER
+      const isAnnounced = this.#leaving.delete(node) || isHandedOver
+      if (end.kind !== 'away' && !this.#isClosed) this.#flaps.down(node, { at: this.#options.clock.now(), isAnnounced })
       this.#log.warn('node link down', { node, reason: end.kind === 'closed' ? end.reason : end.kind })
       if (end.kind === 'silent') this.#lose(node)
       else {
-        const isAnnounced = this.#leaving.delete(node)
         this.#closed.set(node, { at: this.#options.clock.now(), isAnnounced })
         this.#waitFor(node, isAnnounced ? LEAVING_GRACE * this.#options.graceMs : this.#options.graceMs)
       }

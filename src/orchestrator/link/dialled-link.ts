@@ -2,7 +2,7 @@ import { isMeshError, MeshError } from '../../core/errors.ts'
 import { Backoff } from '../../core/kit/backoff.ts'
 import { Lifetime } from '../../core/kit/lifetime.ts'
 import type { Channel } from '../../core/kit/websocket.ts'
-import { Link, type LinkContext, type LinkEnd, type LinkSides } from './link.ts'
+import { HANDED_OVER, Link, type LinkContext, type LinkEnd, type LinkSides } from './link.ts'
 import type {
   ResponseBody,
   RequestBody,
@@ -154,7 +154,8 @@ export class DialledLink<Out extends LinkProtocol, In extends LinkProtocol> impl
     const { clock, log, peer } = this.#parts
     try {
       const link = new Link(await dial(limit), sides, this.#parts)
-      using _cut = onAbort(limit, () => link.close('closing'))
+      // the peer may have taken its hello already, and must know that another process comes
+      using _cut = onAbort(limit, () => link.close(this.#mayDial ? 'closing' : HANDED_OVER))
       const since = clock.now()
       try {
         await onUp(link)

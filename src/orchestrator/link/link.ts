@@ -71,6 +71,9 @@ interface PendingRequest {
   schema: TSchema
 }
 
+/** With this reason a process closes a link that it gives up for its successor, who was to replace it. */
+export const HANDED_OVER = 'another process takes over'
+
 /** Why a link ended. `silent`: no heartbeat came; `away`: the peer asked us to reconnect later. */
 export type LinkEnd = { kind: 'closed'; reason: string } | { kind: 'silent' } | { kind: 'away'; reconnectInMs: number }
 
