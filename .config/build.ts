@@ -94,6 +94,11 @@ async function bundle(program: string): Promise<string[]> {
     metafile: true,
     plugins: [ownLocations(program)],
   })
+  // src/core/kit/node-http.ts says why
+  const costly = Object.values(metafile.outputs).some(({ imports }) =>
+    imports.some(({ path, kind }) => path === 'node:http' && kind === 'import-statement'),
+  )
+  if (costly) throw new Error(`${program} imports node:http: take src/core/kit/node-http.ts`)
   writeFileSync(outfile, inAscii(readFileSync(outfile, 'utf8')))
   return Object.keys(metafile.inputs).flatMap((path) => /.*node_modules\/((?:@[^/]+\/)?[^/]+)/.exec(path)?.[1] ?? [])
 }

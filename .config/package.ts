@@ -86,7 +86,7 @@ fi
 `,
   postrm: `if [ -d /run/systemd/system ]; then systemctl daemon-reload || true; fi
 [ "$1" = purge ] || exit 0
-rm -rf /etc/hedgerow /var/lib/hedgerow
+rm -rf /etc/hedgerow /var/lib/hedgerow /var/cache/hedgerow
 if getent passwd hedgerow > /dev/null; then userdel hedgerow || true; fi
 `,
 }

@@ -4,7 +4,7 @@
 // 60, 32 and 86 µs of collecting a flow) and cost up to 60 MiB. On one thread: helper threads take the cores from the flows.
 // The launcher. Plain JavaScript that an old Node can parse, so that it can say what is wrong instead of failing on
 // the first line it does not know. Everything else starts in main.
-import { existsSync } from 'node:fs'
+import { existsSync, mkdirSync, statSync } from 'node:fs'
 import module from 'node:module'
 import { fileURLToPath } from 'node:url'
 import v8 from 'node:v8'
@@ -90,8 +90,26 @@ if (isOld) {
   v8.setFlagsFromString('--optimize-for-size')
   const built = fileURLToPath(new URL('./main.js', import.meta.url))
   const isBuilt = existsSync(built)
-  // In a clone, code stripped of its types is kept between runs: each command starts in half the time.
-  if (!isBuilt) module.enableCompileCache(fileURLToPath(new URL('../node_modules/.cache/hedgerow', import.meta.url)))
+  // What was compiled once is kept for the next start, of this and of every other command: each takes half the processor time.
+  const cache = cacheFolder(isBuilt)
+  if (cache !== undefined) module.enableCompileCache(cache)
   // A failure to load is printed, and ends the program, by Node itself.
   void import(isBuilt ? './main.js' : './main.ts')
+}
+
+/** Where compiled code is kept. V8 runs it as it lies there, so nobody else may write it. */
+function cacheFolder(isBuilt) {
+  if (!isBuilt) return fileURLToPath(new URL('../node_modules/.cache/hedgerow', import.meta.url))
+  const uid = process.getuid?.()
+  const { XDG_CACHE_HOME, HOME } = process.env
+  const folder = uid === 0 ? '/var/cache' : XDG_CACHE_HOME || (HOME && `${HOME}/.cache`)
+  if (!folder) return undefined
+  try {
+    // not a home that is not there; and a recursive mkdir in /proc never ends
+    for (const path of [folder, `${folder}/hedgerow`]) if (!existsSync(path)) mkdirSync(path, { mode: 0o700 })
+    const own = statSync(`${folder}/hedgerow`)
+    return own.uid === uid && (own.mode & 0o022) === 0 ? `${folder}/hedgerow` : undefined
+  } catch {
+    return undefined // a file system that cannot be written, say
+  }
 }

@@ -1,6 +1,5 @@
 import { execFile } from 'node:child_process'
 import { lstatSync, readdirSync, readFileSync } from 'node:fs'
-import { request } from 'node:http'
 import { arch, availableParallelism, loadavg, platform, release, totalmem, uptime } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
@@ -8,6 +7,7 @@ import { meshChecks } from '../../client/mesh-checks.ts'
 import { explain } from '../../core/errors.ts'
 import { agent, rootClient, type Context } from '../context.ts'
 import { askRole, hasCredential, rolesHere } from '../roles-here.ts'
+import { request } from '../../core/kit/node-http.ts'
 
 /** One file of the report, and how its text comes about. What fails is a text, too. */
 export interface Part {

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { type IncomingMessage, type ServerResponse, STATUS_CODES } from 'node:http'
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Server } from 'node:https'
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
@@ -18,6 +18,7 @@ import { hasTwoHosts, pathOf } from '../../core/kit/request-target.ts'
 import { Admission, admitHttp } from '../../core/kit/admission.ts'
 import { limitHandshakes } from '../../core/kit/handshake-rate.ts'
 import { refuseUpgrade } from '../../core/kit/websocket-acceptor.ts'
+import { STATUS_CODES } from '../../core/kit/node-http.ts'
 import { PROBLEM_TYPE, problemOf, refusalOf } from './problem.ts'
 
 declare module 'fastify' {

@@ -1,5 +1,5 @@
-import { STATUS_CODES } from 'node:http'
 import { ERRORS, explain, isMeshError, MeshError, REMEDIES, type ErrorCode } from '../../core/errors.ts'
+import { STATUS_CODES } from '../../core/kit/node-http.ts'
 
 /** What is wrong as HTTP says it: a status, and for `/v1` a body as in RFC 9457. */
 
