@@ -133,6 +133,7 @@ const DOORS: Readonly<Record<string, readonly string[]>> = {
 /** `ciphers.ts` reads what OpenSSL reads: what the process can do, whoever started it. */
 const ENVIRONMENT_READERS = [
   'src/main.ts',
+  'src/hedgerow.js',
   'src/cli',
   'src/lab',
   'src/core/identity/ciphers.ts',
