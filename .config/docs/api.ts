@@ -19,6 +19,11 @@ curl cannot check that, so \`-k\` is for the machine of the root only. The clien
 - **Filters** are in the query; one that the call does not know is refused.
 - **Refusals** are problem details (RFC 9457, \`application/problem+json\`): \`status\`, \`code\` (of [errors.md](errors.md)), \`detail\` in one sentence,
   \`remedy\`, \`faults\` where there are several, and \`requestId\`, which the logs of the root have as well.
+- **\`GET /v1/watch\`** is a stream of server-sent events: first \`reset\` (\`{"kinds":[…]}\`: forget what you know of these), then every row, then \`synced\`,
+  and from then on what changes, at most a second later: \`event: instances\`, \`data: {"id":"…","row":{…}}\`; a row that is \`null\` is gone. \`kinds\` says of
+  what: \`services,instances,nodes,clusters,events\`. A stream that broke goes on behind the number in \`Last-Event-ID\`, as browsers do by themselves; where
+  the root has forgotten that, or was restarted, everything comes anew behind a \`reset\`. Events come by their number, the newest 100 of them first, and
+  go on over a restart. At most 64 streams at a time.
 - **Times** are milliseconds since 1970.
 
 The paths of earlier versions, under \`/api/v1\`, answer as before.

@@ -22,6 +22,7 @@ export const ERRORS = {
   SECRET_UNKNOWN: ['secret {secret} was not found', 'the secret was not found'],
   ROUTE_UNKNOWN: ['there is nothing at {path}', 'there is nothing at this path'],
   METHOD_REFUSED: ['{method} does not work at {path}', 'the method does not work at this path'],
+  RATE_LIMITED: ['too many requests[; try again in {seconds} s]'],
   RELAY_UNKNOWN: ['relay {relay} was not found', 'the relay was not found'],
   // flows
   NO_INSTANCE: ['no instance of {service} is running', 'no instance is running'],

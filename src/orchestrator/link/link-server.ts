@@ -210,6 +210,8 @@ export function reader<S extends TSchema>(schema: S): (value: unknown) => Static
 function sendError(error: unknown, { url, id }: Pick<FastifyRequest, 'url' | 'id'>, reply: FastifyReply): FastifyReply {
   if (/^\/v1(?:[/?]|$)/.test(url)) {
     const problem = problemOf(error, id)
+    const seconds = problem.details?.['seconds']
+    if (problem.status === 429 && typeof seconds === 'number') void reply.header('retry-after', seconds)
     return reply.code(problem.status).type(PROBLEM_TYPE).send(JSON.stringify(problem))
   }
   const { status, error: told } = refusalOf(error)

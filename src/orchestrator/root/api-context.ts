@@ -13,6 +13,7 @@ import type { Rotation } from './rotation.ts'
 import type { Secrets } from './secrets.ts'
 import type { RootStore } from './root-store.ts'
 import type { Vips } from './vips.ts'
+import type { Live } from './v1/watch/live.ts'
 
 /** What the API reads and changes. */
 export interface ApiContext {
@@ -32,6 +33,7 @@ export interface ApiContext {
   server: LinkServer
   events: Events
   secrets: Secrets
+  live: Live
   clock: Clock
   /** By the clock. */
   startedAt: number

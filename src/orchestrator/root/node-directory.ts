@@ -34,6 +34,7 @@ export class NodeDirectory {
   readonly #refreshedAt = new Map<string, number>()
   readonly #timers = new Map<string, NodeJS.Timeout>()
   readonly #recentLists = new Map<string, { rows: Promise<NodeRow[]>; at: number }>()
+  #refreshMs = REFRESH_MS
   #isClosed = false
 
   constructor(parts: NodeDirectoryParts) {
@@ -47,6 +48,24 @@ export class NodeDirectory {
     return lists.flat().sort((a, b) => (a.id < b.id ? -1 : 1))
   }
 
+  /** As it is known, without asking anybody. */
+  listKnown(): ShownNode[] {
+    const { store, clusters } = this.#parts
+    const lists = store.clusters.keys().map((name): ShownNode[] => {
+      return clusters.linked(name) === undefined ? this.#away(name) : (store.nodes.get(name)?.rows ?? [])
+    })
+    return lists.flat()
+  }
+
+  /** Lists of clusters that have changed are fetched at most this often; `undefined`: as when nobody watches. */
+  refreshWithin(ms = REFRESH_MS): void {
+    this.#refreshMs = ms
+    const waiting = [...this.#timers.keys()]
+    for (const timer of this.#timers.values()) clearTimeout(timer)
+    this.#timers.clear()
+    for (const cluster of waiting) this.refreshSoon(cluster)
+  }
+
   /** What the cluster listed last, without asking it. */
   lastKnown(cluster: string): KnownNodes | undefined {
     return this.#parts.store.nodes.get(cluster)
@@ -56,7 +75,7 @@ export class NodeDirectory {
   refreshSoon(cluster: string): void {
     if (this.#isClosed || this.#timers.has(cluster)) return
     const { clock, log } = this.#parts
-    const waitMs = Math.max(0, (this.#refreshedAt.get(cluster) ?? -Infinity) + REFRESH_MS - clock.now())
+    const waitMs = Math.max(0, (this.#refreshedAt.get(cluster) ?? -Infinity) + this.#refreshMs - clock.now())
     const refresh = () => {
       this.#timers.delete(cluster)
       this.#refreshedAt.set(cluster, clock.now())
@@ -71,7 +90,7 @@ export class NodeDirectory {
   }
 
   async #nodesOf(cluster: string, maxAgeMs: number): Promise<ShownNode[]> {
-    const { store, clusters, clock } = this.#parts
+    const { clusters } = this.#parts
     if (clusters.linked(cluster) !== undefined) {
       try {
         return await this.#recent(cluster, maxAgeMs)
@@ -79,6 +98,11 @@ export class NodeDirectory {
         // its link has gone down in this moment
       }
     }
+    return this.#away(cluster)
+  }
+
+  #away(cluster: string): ShownNode[] {
+    const { store, clock } = this.#parts
     const known = store.nodes.get(cluster)
     if (known === undefined) return []
     const ageSeconds = Math.max(0, Math.round((clock.wall() - known.at) / 1_000))

@@ -22,6 +22,7 @@ import type { Strategies } from '../scheduling/strategies.ts'
 import { authenticate, openAdmin, refreshAdmin } from './admin.ts'
 import { apiRoutes } from './api.ts'
 import { v1Routes } from './v1/routes.ts'
+import { LiveRows, TICK_MS } from './v1/watch/live-rows.ts'
 import { Events } from './events/events.ts'
 import { ClusterMessages } from './cluster-messages.ts'
 import { ClusterIssuer } from './cluster-issuer.ts'
@@ -249,6 +250,8 @@ async function startServer(
   { listen, publicUrl }: RootOptions,
 ): Promise<LinkServer> {
   const { identity, store, clusters, reconciler, log } = parts
+  const live = new LiveRows(parts)
+  life.every(TICK_MS, () => live.tick(), 'rows that are watched')
   const server = life.use(
     await LinkServer.start(
       {
@@ -259,7 +262,7 @@ async function startServer(
         authenticate: (request) => authenticate(request.headers.authorization, store),
         upgrades: { '/link': linkUpgrade(clusters, store) },
         routes: (app, server) => {
-          const context = { ...parts, server, startedAt: parts.clock.now() }
+          const context = { ...parts, server, live, startedAt: parts.clock.now() }
           for (const [prefix, routes] of [
             ['/v1', v1Routes],
             ['/api/v1', apiRoutes],

@@ -184,7 +184,7 @@ export function nodeRow({ facts, free, ...row }: ShownNode, left: ReadonlyMap<st
 }
 
 /** A cluster that is away is shown as it was known last, at `asOf`. */
-export function clusterRows({ store, clusters, nodes: directory }: ApiContext) {
+export function clusterRows({ store, clusters, nodes: directory }: Pick<ApiContext, 'store' | 'clusters' | 'nodes'>) {
   return store.clusters.list().map(({ name, enrolledAt, issuers }) => {
     const certificateUntil = issuers.length === 0 ? undefined : Math.max(...issuers.map(({ until }) => until))
     const linked = clusters.linked(name)

@@ -6,8 +6,9 @@ import type { ApiContext } from '../api-context.ts'
 import { LISTS } from './lists.ts'
 import { documentOf } from './openapi.ts'
 import { givenOf, type Operation } from './operation.ts'
+import { watchOperation } from './watch/watch.ts'
 
-export const OPERATIONS: readonly Operation[] = [...LISTS]
+export const OPERATIONS: readonly Operation[] = [...LISTS, watchOperation]
 
 /** The API, under /v1. The server has authenticated every caller. */
 export function v1Routes(app: App, context: ApiContext): void {

@@ -1,0 +1,143 @@
+import type { Events, Followed } from '../../events/events.ts'
+import type { Live } from './live.ts'
+import { ROW_KINDS, type RowChange, type RowKind } from './row-log.ts'
+
+/*
+ * What a reader of `watch` gets, as server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html):
+ *
+ *     event: reset    {"kinds": […]}          forget what you know of these; all of them follow
+ *     event: KIND     {"id": …, "row": {…}}   as it is now; `null`: it is gone
+ *     event: synced   {}                      that were all; from now on what changes
+ *
+ * Each has an id, by which a stream that broke goes on (`Last-Event-ID`): `epoch-number-number`, of the rows and of the events.
+ */
+
+export const WATCH_KINDS = [...ROW_KINDS, 'events'] as const
+export type WatchKind = (typeof WATCH_KINDS)[number]
+
+/** Where a reader is. */
+export interface Position {
+  epoch: string
+  rows: number
+  events: number
+}
+
+/** In one piece. Smaller takes more turns; larger makes the event loop wait for their text. */
+const PIECE = 500
+/** With a whole list: so many of the events before. */
+const NEWEST = 100
+/** Smaller sends more signs of life; larger notices later that a reader is gone. */
+const IDLE_MS = 15_000
+
+export function positionIn(id: string | undefined): Position | undefined {
+  const found = /^([0-9a-f]{8})-(\d{1,15})-(\d{1,15})$/.exec(id ?? '')
+  return found === null ? undefined : { epoch: String(found[1]), rows: Number(found[2]), events: Number(found[3]) }
+}
+
+export interface WatchParts {
+  live: Live
+  events: Events
+  clock: { after(ms: number, act: () => void): () => void }
+}
+
+/** Ends when the signal aborts; a reader that is slow holds nothing up. */
+export async function* watch(
+  kinds: ReadonlySet<WatchKind>,
+  from: Position | undefined,
+  { live, events, clock }: WatchParts,
+  signal: AbortSignal,
+): AsyncGenerator<string> {
+  const leave = await live.enter()
+  const rowKinds = ROW_KINDS.filter((kind) => kinds.has(kind))
+  const gone = new Promise<'gone'>((resolve) => signal.addEventListener('abort', () => resolve('gone'), { once: true }))
+  const known = from?.epoch === live.epoch ? from.rows : undefined
+  let at = { epoch: live.epoch, rows: known ?? -1, events: from?.events ?? events.last }
+  const followed = kinds.has('events') ? events.follow({ after: at.events }, signal)[Symbol.asyncIterator]() : undefined
+  try {
+    yield 'retry: 1000\n\n'
+    if (from === undefined && followed !== undefined) {
+      yield messageOf('reset', { kinds: ['events'] }, at)
+      const newest = events.newest({}, NEWEST).toReversed()
+      yield newest
+        .filter(({ number }) => number <= at.events)
+        .map((event) => eventText(event, at))
+        .join('')
+      if (rowKinds.length === 0) yield messageOf('synced', {}, at)
+    }
+    let next = followed?.next()
+    while (!signal.aborted) {
+      const { woken } = live
+      const changes = live.log.after(at.rows, PIECE)
+      if (changes === undefined && rowKinds.length > 0) {
+        at = { ...at, rows: live.log.last }
+        yield* everything(rowKinds, live, at)
+      } else if (changes !== undefined && changes.length > 0) {
+        at = { ...at, rows: changes.at(-1)?.number ?? at.rows }
+        const text = changes
+          .filter(({ kind }) => kinds.has(kind))
+          .map((change) => rowText(change, { ...at, rows: change.number }))
+          .join('')
+        if (text !== '') yield text
+      } else {
+        const first = await firstOf({ woken, next, gone }, clock)
+        if (first === 'idle') yield ':\n\n'
+        if (first !== 'events' || next === undefined || followed === undefined) continue
+        const { value, done } = await next
+        if (done === true) return // the root is being stopped
+        at = { ...at, events: value.events.at(-1)?.number ?? at.events }
+        yield eventsText(value, at)
+        next = followed.next()
+      }
+    }
+  } finally {
+    leave()
+  }
+}
+
+/** What is there first: changes of rows, events, the end, or nothing for a while. */
+async function firstOf(
+  { woken, next, gone }: { woken: Promise<void>; next: Promise<unknown> | undefined; gone: Promise<'gone'> },
+  clock: WatchParts['clock'],
+): Promise<'rows' | 'events' | 'gone' | 'idle'> {
+  const idle = Promise.withResolvers<'idle'>()
+  const cancel = clock.after(IDLE_MS, () => idle.resolve('idle'))
+  const waits = [woken.then(() => 'rows' as const), gone, idle.promise]
+  const first = await Promise.race(next === undefined ? waits : [...waits, next.then(() => 'events' as const)])
+  cancel()
+  return first
+}
+
+function* everything(kinds: readonly RowKind[], live: Live, at: Position): Generator<string> {
+  const lists = kinds.map((kind) => ({ kind, rows: live.log.rows(kind) })) // in one moment, that of `at`
+  yield messageOf('reset', { kinds }, at)
+  for (const { kind, rows } of lists)
+    for (let first = 0; first < rows.length; first += PIECE)
+      yield rows
+        .slice(first, first + PIECE)
+        .map(({ id, text }) => rowText({ kind, id, text }, undefined))
+        .join('')
+  yield messageOf('synced', {}, at)
+}
+
+function eventsText({ events, isMissing }: Followed, at: Position): string {
+  const missing = isMissing ? messageOf('reset', { kinds: ['events'] }, at) : ''
+  const text = missing + events.map((event) => eventText(event, { ...at, events: event.number })).join('')
+  return text === '' ? ':\n\n' : text
+}
+
+function eventText(event: Followed['events'][number], at: Position): string {
+  return messageOf('events', { id: String(event.number), row: event }, at)
+}
+
+/** `at` is left out within a list: a stream that breaks there begins it anew. */
+function rowText({ kind, id, text }: Omit<RowChange, 'number'>, at: Position | undefined): string {
+  return `${idLine(at)}event: ${kind}\ndata: {"id":${JSON.stringify(id)},"row":${text ?? 'null'}}\n\n`
+}
+
+function messageOf(event: string, value: unknown, at: Position): string {
+  return `${event === 'reset' ? '' : idLine(at)}event: ${event}\ndata: ${JSON.stringify(value)}\n\n`
+}
+
+function idLine(at: Position | undefined): string {
+  return at === undefined ? '' : `id: ${at.epoch}-${at.rows}-${at.events}\n`
+}
