@@ -3,7 +3,8 @@
  * the package.
  *
  *     index.html        as it is, with the names of the others
- *     app-HASH.js       all code, one file
+ *     app-HASH.js       what is needed at first
+ *     part-HASH.js      what is loaded when it is needed
  *     app-HASH.css      all styles, one file
  *     NAME.gz           each of them packed, so that the root need not
  */
@@ -26,7 +27,9 @@ export async function buildPage(folder: string): Promise<string[]> {
     entryPoints: { app: 'src/page/main.tsx' },
     outdir: fresh,
     entryNames: '[name]-[hash]',
+    chunkNames: 'part-[hash]',
     bundle: true,
+    splitting: true,
     platform: 'browser',
     format: 'esm',
     target: BROWSERS,
@@ -48,7 +51,7 @@ export async function buildPage(folder: string): Promise<string[]> {
   for (const { path, contents } of outputFiles) {
     const name = basename(path)
     write(name, contents)
-    html = html.replace(`app.${name.split('.').at(-1)}`, name)
+    if (name.startsWith('app-')) html = html.replace(`app.${name.split('.').at(-1)}`, name)
   }
   write('index.html', Buffer.from(html))
   write('icon.svg', readFileSync(join(SOURCES, 'icon.svg')))

@@ -124,7 +124,7 @@ const DOORS: Readonly<Record<string, readonly string[]>> = {
   fastify: ['src/orchestrator', 'src/roles/ops-server.ts'],
   commander: ['src/cli'],
   'cli-table3': ['src/cli'],
-  yaml: ['src/cli', 'src/config', 'src/lab/lab-file.ts', 'src/orchestrator/sla'],
+  yaml: ['src/page/model/document.ts', 'src/cli', 'src/config', 'src/lab/lab-file.ts', 'src/orchestrator/sla'],
   koffi: ['src/lab/link'],
   preact: ['src/page'],
   typebox: EVERYTHING,

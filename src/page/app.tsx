@@ -1,13 +1,17 @@
-import { useEffect, useMemo, useRef, useState } from 'preact/hooks'
+import type { VNode } from 'preact'
+import { useCallback, useEffect, useMemo, useRef, useState } from 'preact/hooks'
 import { Api } from './live/api.ts'
 import { Feed, type Shown } from './live/feed.ts'
 import { forgetToken, keepToken, keptToken } from './live/token.ts'
-import { NOTHING_YET } from './model/mesh.ts'
-import { routeIn } from './model/route.ts'
+import { type ListKind, type Mesh, NOTHING_YET } from './model/mesh.ts'
+import { routeIn, type View } from './model/route.ts'
+import { DeskAround } from './parts/desk.tsx'
 import { Frame } from './views/frame.tsx'
 import { Login } from './views/login.tsx'
+import { MapView } from './views/map.tsx'
 import { Nodes } from './views/nodes.tsx'
 import { Services } from './views/services.tsx'
+import { Why } from './views/why.tsx'
 
 /** Who looks, what they look at, and the mesh as it is now. */
 export function App() {
@@ -39,12 +43,42 @@ function Live({ token, leave }: { token: string; leave: (why?: string) => void }
     feed.current = running
     return () => running.close()
   }, [api])
+  const refresh = useCallback((...kinds: ListKind[]) => feed.current?.refresh(...kinds), [])
   const { view, open } = route
   return (
-    <Frame view={view} link={link} mesh={mesh} api={api} now={now} leave={() => leave()}>
-      {view === 'nodes' ? <Nodes mesh={mesh} open={open} now={now} /> : <Services mesh={mesh} open={open} now={now} />}
-    </Frame>
+    <DeskAround api={api} refresh={refresh}>
+      <Frame view={view} link={link} mesh={mesh} api={api} now={now} leave={() => leave()}>
+        <ViewOf view={view} mesh={mesh} open={open} now={now} />
+      </Frame>
+    </DeskAround>
   )
+}
+
+function ViewOf({ view, mesh, open, now }: { view: View; mesh: Mesh; open: string | undefined; now: number }) {
+  switch (view) {
+    case 'services':
+      return <Services mesh={mesh} open={open} now={now} />
+    case 'nodes':
+      return <Nodes mesh={mesh} open={open} now={now} />
+    case 'map':
+      return <MapView mesh={mesh} />
+    case 'why':
+      return <Why mesh={mesh} open={open} now={now} />
+    case 'deploy':
+      return <Later />
+    default:
+      view satisfies never
+      return undefined
+  }
+}
+
+/** The reader of documents is as large as all the rest: it is loaded when somebody deploys. */
+function Later() {
+  const [Deploy, setDeploy] = useState<() => VNode>()
+  useEffect(() => {
+    void import('./views/deploy.tsx').then((loaded) => setDeploy(() => loaded.Deploy))
+  }, [])
+  return Deploy === undefined ? <p class="waiting muted">Loading …</p> : <Deploy />
 }
 
 function useRoute() {

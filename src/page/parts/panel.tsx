@@ -35,7 +35,9 @@ export function Panel({ title, within, close, beside, children }: Props) {
           <Icon name="close" />
         </a>
       </header>
-      <div class="body">{children}</div>
+      <div class="body" tabIndex={-1}>
+        {children}
+      </div>
     </section>
   )
 }

@@ -4,7 +4,7 @@ import type { Api } from '../live/api.ts'
 import { chosenTheme, setTheme } from '../live/theme.ts'
 import { Icon } from '../parts/icon.tsx'
 import type { Link, Mesh } from '../model/mesh.ts'
-import { hashOf, type View } from '../model/route.ts'
+import { hashOf, VIEWS, type View } from '../model/route.ts'
 import { sentence, spanText } from '../model/text.ts'
 
 interface Props {
@@ -16,8 +16,6 @@ interface Props {
   leave: () => void
   children: ComponentChildren
 }
-
-const SHOWN: readonly View[] = ['services', 'nodes']
 
 /** What is around every view: where one is, whether it is live. */
 export function Frame({ view, link, mesh, api, now, leave, children }: Props) {
@@ -38,7 +36,7 @@ export function Frame({ view, link, mesh, api, now, leave, children }: Props) {
           {about === undefined ? undefined : <span class="muted">{about.mesh}</span>}
         </span>
         <nav aria-label="Views">
-          {SHOWN.map((each) => (
+          {VIEWS.map((each) => (
             <a key={each} href={hashOf({ view: each })} aria-current={each === view ? 'page' : undefined}>
               <Icon name={each} />
               {sentence(each)}

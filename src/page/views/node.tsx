@@ -10,6 +10,7 @@ import { hashOf } from '../model/route.ts'
 import type { InstanceRow } from '../model/rows.ts'
 import { toneOf } from '../model/services.ts'
 import { coresText, memoryText, nameParts } from '../model/text.ts'
+import { NodeActions } from './node-actions.tsx'
 
 const EVENTS_SHOWN = 60
 
@@ -49,6 +50,7 @@ export function NodePanel({ id, view, mesh, now }: Props) {
   return (
     <Panel title={name} within={cluster} close={close} beside={<Badge tone={tone}>{word}</Badge>}>
       {notes.length === 0 ? undefined : <p class={`notice ${tone}`}>{notes.join('; ')}</p>}
+      <NodeActions row={row} />
       <Facts
         facts={[
           [
@@ -78,7 +80,7 @@ export function NodePanel({ id, view, mesh, now }: Props) {
           columns={COLUMNS}
           rows={own}
           keyOf={({ id }) => id}
-          linkOf={({ service }) => hashOf({ view: 'services', open: service })}
+          linkOf={({ id }) => hashOf({ view: 'services', open: id })}
           rowPx={48}
           empty="It runs none now."
         />

@@ -9,6 +9,7 @@ import type { EventRow, InstanceRow } from '../model/rows.ts'
 import { toneOf, type ServiceView } from '../model/services.ts'
 import { coresText, memoryText, nameParts, whenText } from '../model/text.ts'
 import { Name } from '../parts/name.tsx'
+import { ServiceActions } from './service-actions.tsx'
 
 const EVENTS_SHOWN = 60
 
@@ -62,6 +63,7 @@ export function ServicePanel({ id, view, mesh, now }: Props) {
   return (
     <Panel title={name} within={within} close={close} beside={<Badge tone={tone}>{word}</Badge>}>
       {row.detail === undefined ? undefined : <p class={`notice ${tone}`}>{row.detail}</p>}
+      <ServiceActions view={view} instances={own} />
       <Facts
         facts={[
           [
@@ -93,6 +95,7 @@ export function ServicePanel({ id, view, mesh, now }: Props) {
           columns={COLUMNS}
           rows={own}
           keyOf={({ id }) => id}
+          linkOf={({ id }) => hashOf({ view: 'services', open: id })}
           rowPx={48}
           empty="It has none now."
         />

@@ -6,6 +6,7 @@ import type { Mesh } from '../model/mesh.ts'
 import { hashOf } from '../model/route.ts'
 import { type ServiceFilter, serviceViews, shownServices, type ServiceView } from '../model/services.ts'
 import { coresText, memoryText, nameParts } from '../model/text.ts'
+import { InstancePanel } from './instance.tsx'
 import { ServicePanel } from './service.tsx'
 import { Name } from '../parts/name.tsx'
 
@@ -52,7 +53,8 @@ export function Services({ mesh, open, now }: { mesh: Mesh; open: string | undef
   const views = useMemo(() => serviceViews(services, instances), [services, instances])
   const shown = useMemo(() => shownServices(views, typed, filter), [views, typed, filter])
   const count = (one: ServiceFilter) => shownServices(views, '', one).length
-  const opened = open === undefined ? undefined : views.find(({ row }) => row.id === open)
+  const service = open?.split('.').slice(0, 4).join('.')
+  const opened = views.find(({ row }) => row.id === service)
   return (
     <div class={open === undefined ? 'view' : 'view beside'}>
       <div class="list">
@@ -77,7 +79,7 @@ export function Services({ mesh, open, now }: { mesh: Mesh; open: string | undef
           keyOf={({ row }) => row.id}
           linkOf={({ row }) => hashOf({ view: 'services', open: row.id })}
           rowPx={56}
-          chosen={open}
+          chosen={service}
           isNarrow={open !== undefined}
           empty={
             views.length === 0 ? (
@@ -91,7 +93,11 @@ export function Services({ mesh, open, now }: { mesh: Mesh; open: string | undef
           }
         />
       </div>
-      {open === undefined ? undefined : <ServicePanel id={open} view={opened} mesh={mesh} now={now} />}
+      {open === undefined || service === undefined ? undefined : open === service ? (
+        <ServicePanel id={service} view={opened} mesh={mesh} now={now} />
+      ) : (
+        <InstancePanel id={open} mesh={mesh} now={now} />
+      )}
     </div>
   )
 }
