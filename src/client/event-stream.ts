@@ -2,6 +2,8 @@
 export interface StreamMessage {
   event: string
   data: string
+  /** By which the stream goes on behind it (`Last-Event-ID`). */
+  id?: string
 }
 
 /** Longer ones are no messages of a root. */
@@ -20,7 +22,9 @@ export async function* messagesIn(text: AsyncIterable<string>): AsyncIterable<St
     for (const part of parts) {
       const fields = new Map(part.split('\n').map(fieldOf))
       const data = fields.get('data')
-      if (data !== undefined) yield { event: fields.get('event') ?? 'message', data }
+      const id = fields.get('id')
+      const event = fields.get('event') ?? 'message'
+      if (data !== undefined) yield { event, data, ...(id === undefined ? {} : { id }) }
     }
   }
 }

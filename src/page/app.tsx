@@ -1,9 +1,9 @@
 import type { VNode } from 'preact'
-import { useCallback, useEffect, useMemo, useRef, useState } from 'preact/hooks'
+import { useEffect, useMemo, useState } from 'preact/hooks'
 import { Api } from './live/api.ts'
 import { Feed, type Shown } from './live/feed.ts'
 import { forgetToken, keepToken, keptToken } from './live/token.ts'
-import { type ListKind, type Mesh, NOTHING_YET } from './model/mesh.ts'
+import { type Mesh, NOTHING_YET } from './model/mesh.ts'
 import { routeIn, type View } from './model/route.ts'
 import { DeskAround } from './parts/desk.tsx'
 import { Frame } from './views/frame.tsx'
@@ -35,18 +35,15 @@ export function App() {
 function Live({ token, leave }: { token: string; leave: (why?: string) => void }) {
   const api = useMemo(() => new Api(token), [token])
   const [{ mesh, link }, setShown] = useState<Shown>({ mesh: NOTHING_YET, link: { state: 'connecting' } })
-  const feed = useRef<Feed>(null)
   const route = useRoute()
   const now = useNow()
   useEffect(() => {
     const running = Feed.start(api, setShown, () => leave('The root does not take this token.'))
-    feed.current = running
     return () => running.close()
   }, [api])
-  const refresh = useCallback((...kinds: ListKind[]) => feed.current?.refresh(...kinds), [])
   const { view, open } = route
   return (
-    <DeskAround api={api} refresh={refresh}>
+    <DeskAround api={api}>
       <Frame view={view} link={link} mesh={mesh} api={api} now={now} leave={() => leave()}>
         <ViewOf view={view} mesh={mesh} open={open} now={now} />
       </Frame>

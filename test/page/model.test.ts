@@ -1,11 +1,12 @@
 import t from 'tap'
-import { NOTHING_YET, touchedBy, withEvents } from '../../src/page/model/mesh.ts'
+import { withEvents } from '../../src/page/model/mesh.ts'
 import { certificateOf, clusterView, nodeView, nodeViews, shownNodes } from '../../src/page/model/nodes.ts'
 import { hashOf, routeIn } from '../../src/page/model/route.ts'
 import type { EventRow, InstanceRow, NodeRow, ServiceRow } from '../../src/page/model/rows.ts'
 import { serviceView, serviceViews, shownServices, toneOf } from '../../src/page/model/services.ts'
 import { coresText, memoryText, nameParts, spanText, whenText } from '../../src/page/model/text.ts'
 import { tokenIn } from '../../src/page/model/typed-token.ts'
+import { Watched } from '../../src/page/model/watched.ts'
 import { windowOf } from '../../src/page/model/window.ts'
 
 const NOW = 1_800_000_000_000
@@ -238,10 +239,6 @@ t.test('events are kept in order, once, and not for ever', async (t) => {
   )
   t.equal(many.length, 2_000)
   t.equal(many.at(-1)?.number, 2_499)
-  t.same([...touchedBy(event(1, { instance: 'a.b.c.d.0' }))].toSorted(), ['instances', 'services'])
-  t.same([...touchedBy(event(1, { node: 'a/b' }))], ['nodes'])
-  t.ok(touchedBy(event(1, { cluster: 'a' })).has('clusters'))
-  t.same(NOTHING_YET.events, [])
 })
 
 t.test('a token is taken alone or in the file it comes in', async (t) => {
@@ -249,4 +246,43 @@ t.test('a token is taken alone or in the file it comes in', async (t) => {
   t.equal(tokenIn('{"url":"https://x","token":"hedgerow-admin.abc"}'), 'hedgerow-admin.abc')
   for (const wrong of ['', 'two words', '{"token":5}', '{broken', 'a\r\nb: c'])
     t.equal(tokenIn(wrong), undefined, JSON.stringify(wrong))
+})
+
+t.test('a watch is put together, and never shows half a mesh', async (t) => {
+  const watched = new Watched()
+  const take = (event: string, value: unknown, id?: string) =>
+    watched.take({ event, data: JSON.stringify(value), ...(id === undefined ? {} : { id }) })
+  const names = () => watched.mesh().services.map(({ id }) => id)
+  const put = (id: string, position?: string) => take('services', { id, row: service({ id }) }, position)
+  take('reset', { kinds: ['services', 'instances', 'nodes', 'clusters'] })
+  put('a')
+  put('b')
+  t.equal(watched.isSynced, false)
+  t.same(names(), [], 'the list is not whole yet')
+  take('synced', {}, '00000000-5-0')
+  t.same(names(), ['a', 'b'])
+  const { nodes, services } = watched.mesh()
+  take('services', { id: 'a', row: null }, '00000000-6-0')
+  t.same(names(), ['b'], 'one is gone')
+  t.equal(watched.mesh().nodes, nodes, 'a list that has not changed stays the same')
+  t.not(watched.mesh().services, services)
+  t.equal(watched.lastId, '00000000-6-0', 'where the stream goes on')
+  take('reset', { kinds: ['services'] })
+  put('c')
+  t.same(names(), ['b'], 'what was known stays until the new list is whole')
+  take('synced', {}, '00000001-1-0')
+  t.same(names(), ['c'])
+  take('instances', { id: 'x', row: instance(0) })
+  watched.takeUsage([instance(0, { usage: { cpu: 1, memoryMb: 5, throttled: 0, oomKills: 0 } })])
+  t.match(watched.mesh().instances, [{ usage: { memoryMb: 5 } }])
+  take('instances', { id: 'x', row: instance(0, { state: 'stopping' }) })
+  t.match(watched.mesh().instances, [{ state: 'stopping', usage: { memoryMb: 5 } }], 'what it uses stays known')
+  take('events', { id: '7', row: event(7) })
+  watched.takeEvents([event(5), event(6), event(7)])
+  t.same(
+    watched.mesh().events.map(({ number }) => number),
+    [5, 6, 7],
+  )
+  take('something-new', { kinds: [] })
+  t.pass('a later version may say more')
 })

@@ -1,32 +1,35 @@
 import { messagesIn } from '../../client/event-stream.ts'
-import { type Link, LISTS, type ListKind, type Mesh, NOTHING_YET, touchedBy, withEvents } from '../model/mesh.ts'
+import { type Link, type Mesh, NOTHING_YET } from '../model/mesh.ts'
 import type { EventRow, InstanceRow } from '../model/rows.ts'
+import { Watched } from '../model/watched.ts'
 import { type Api, ApiError } from './api.ts'
 
-/** Lists are asked for anew that long after what may have changed them: a burst of events is one question. */
-const SETTLE_MS = 250
-/** What no event tells (what instances use, what is free) is asked for that often. */
-const REFRESH_MS = 5_000
-/** Between two questions at least so many times as long as the one before took: a large mesh is asked less often. */
-const REST = 4
+/** Changes that come within so long are shown together: a burst is drawn once. */
+const DRAW_MS = 100
+/** What instances use no change tells: it is asked for that often while the page is in sight. */
+const USAGE_MS = 5_000
+/** Between two such questions at least so many times as long as the one before took: a large mesh is asked less often. */
+const REST = 8
 const RETRY_MS = [500, 1_000, 2_000, 5_000]
-/** So long without a byte: the way to the root is broken. It sends a sign of life more often. */
-const SILENT_MS = 45_000
+/** So long without a byte: the way to the root is broken. It sends a sign of life every 15 s. */
+const SILENT_MS = 40_000
+/** Of before the page was opened. */
+const EVENTS = 1_000
 
 export interface Shown {
   mesh: Mesh
   link: Link
 }
 
-/** The mesh as it is now: every list once, and what has changed since. What was known stays when the root does not answer. */
+/** The mesh as it is now, by `GET /v1/watch`. What was known stays when the root does not answer. */
 export class Feed {
   readonly #api: Api
   readonly #changed: (shown: Shown) => void
   readonly #ended = new AbortController()
-  #mesh: Mesh = NOTHING_YET
+  readonly #watched = new Watched()
   #link: Link = { state: 'connecting' }
-  #dirty = new Set<ListKind>()
-  #wake: () => void = () => undefined
+  #drawing: ReturnType<typeof setTimeout> | undefined
+  #mesh: Mesh = NOTHING_YET
 
   private constructor(api: Api, changed: (shown: Shown) => void) {
     this.#api = api
@@ -42,126 +45,79 @@ export class Feed {
 
   close(): void {
     this.#ended.abort()
-    this.#wake()
-  }
-
-  /** After something was done here, so that it shows at once. */
-  refresh(...kinds: ListKind[]): void {
-    for (const kind of kinds) this.#dirty.add(kind)
-    this.#wake()
+    clearTimeout(this.#drawing)
   }
 
   async #run(refused: () => void): Promise<void> {
-    for (let failures = 0; !this.#ended.signal.aborted; ) {
-      const began = performance.now()
+    for (let failures = 0; !this.#ended.signal.aborted; failures++) {
       try {
-        await this.#connected()
+        await this.#connected(() => (failures = 0))
       } catch (error) {
         if (this.#ended.signal.aborted) return
         if (error instanceof ApiError && (error.status === 401 || error.status === 403)) return refused()
-        if (performance.now() - began > 10_000) failures = 0
-        if (this.#link.state !== 'lost')
-          this.#set({ link: { state: 'lost', since: Date.now(), why: (error as Error).message } })
+        this.#lost((error as Error).message)
       }
-      await sleep(RETRY_MS[Math.min(failures++, RETRY_MS.length - 1)] ?? 0)
+      await sleep(RETRY_MS[Math.min(failures, RETRY_MS.length - 1)] ?? 0)
     }
   }
 
   /** Until the connection breaks. @throws what has broken it */
-  async #connected(): Promise<void> {
+  async #connected(synced: () => void): Promise<never> {
     const broken = new AbortController()
-    const signal = AbortSignal.any([this.#ended.signal, broken.signal])
-    try {
-      const events = await this.#api.get<EventRow[]>('/api/v1/events?limit=500', signal)
-      this.#mesh = { ...this.#mesh, events: withEvents([], events) }
-      await Promise.all(LISTS.map((kind) => this.#load(kind, signal)))
-      this.#set({ link: { state: 'live' } })
-      await Promise.all([this.#events(signal), this.#lists(signal)].map((one) => one.finally(() => broken.abort())))
-    } finally {
-      broken.abort()
-    }
-  }
-
-  async #events(signal: AbortSignal): Promise<void> {
-    const after = this.#mesh.events.at(-1)?.number ?? 0
     const silent = new Watchdog(SILENT_MS)
-    const text = this.#api.text(`/api/v1/events/stream?after=${after}`, AbortSignal.any([signal, silent.signal]))
+    const signal = AbortSignal.any([this.#ended.signal, broken.signal, silent.signal])
+    const { lastId } = this.#watched
+    const text = this.#api.text('/v1/watch', signal, lastId === undefined ? {} : { 'last-event-id': lastId })
     try {
-      for await (const { event, data } of messagesIn(silent.through(text))) {
-        if (event === 'missing') this.refresh(...LISTS)
-        else this.#event(JSON.parse(data) as EventRow)
+      let isLive = false
+      for await (const message of messagesIn(silent.through(text))) {
+        this.#watched.take(message)
+        if (!this.#watched.isSynced) continue
+        if (!isLive) {
+          isLive = true
+          synced()
+          void this.#beside(signal)
+          this.#link = { state: 'live' }
+        }
+        this.#draw()
       }
     } finally {
+      broken.abort()
       silent[Symbol.dispose]()
     }
     throw new Error('The root has closed the connection.')
   }
 
-  #event(event: EventRow): void {
-    this.#set({ mesh: { ...this.#mesh, events: withEvents(this.#mesh.events, [event]) } })
-    this.refresh(...touchedBy(event))
-  }
-
-  async #lists(signal: AbortSignal): Promise<void> {
-    let askedAll = performance.now()
-    for (;;) {
-      await this.#woken(REFRESH_MS, signal)
-      signal.throwIfAborted()
-      await sleep(SETTLE_MS)
-      const isTime = performance.now() - askedAll >= REFRESH_MS && !isHidden()
-      if (isTime) {
-        for (const kind of LISTS) this.#dirty.add(kind)
-        askedAll = performance.now()
-      }
-      const kinds = [...this.#dirty]
-      this.#dirty = new Set()
+  /** What the watch does not tell. It does without, rather than end the watch. */
+  async #beside(signal: AbortSignal): Promise<void> {
+    const past = this.#api.get<{ items: EventRow[] }>(`/v1/events?limit=${EVENTS}`, signal)
+    await past.then(({ items }) => this.#watched.takeEvents(items.toReversed())).catch(() => undefined)
+    while (!signal.aborted) {
       const began = performance.now()
-      await Promise.all(kinds.map((kind) => this.#load(kind, signal, { usage: isTime })))
-      if (kinds.length > 0) this.#set({})
-      await sleep((performance.now() - began) * REST)
+      if (document.visibilityState === 'visible')
+        await this.#api
+          .get<InstanceRow[]>('/api/v1/instances?usage=true', signal)
+          .then((rows) => this.#watched.takeUsage(rows))
+          .catch(() => undefined)
+      if (signal.aborted) return
+      this.#draw()
+      await sleep(Math.max(USAGE_MS, (performance.now() - began) * REST))
     }
   }
 
-  async #load(kind: ListKind, signal: AbortSignal, { usage = true } = {}): Promise<void> {
-    if (kind !== 'instances') {
-      const rows = await this.#api.get(`/api/v1/${kind}`, signal)
-      this.#mesh = { ...this.#mesh, [kind]: rows }
-      return
-    }
-    const rows = await this.#api.get<InstanceRow[]>(`/api/v1/instances${usage ? '?usage=true' : ''}`, signal)
-    this.#mesh = { ...this.#mesh, instances: usage ? rows : withUsage(rows, this.#mesh.instances) }
+  #lost(why: string): void {
+    if (this.#link.state === 'lost') return
+    this.#link = { state: 'lost', since: Date.now(), why }
+    this.#draw()
   }
 
-  #set(shown: Partial<Shown>): void {
-    this.#mesh = shown.mesh ?? this.#mesh
-    this.#link = shown.link ?? this.#link
-    this.#changed({ mesh: this.#mesh, link: this.#link })
+  #draw(): void {
+    this.#drawing ??= setTimeout(() => {
+      this.#drawing = undefined
+      this.#mesh = this.#watched.mesh()
+      this.#changed({ mesh: this.#mesh, link: this.#link })
+    }, DRAW_MS)
   }
-
-  /** Something may have changed, or so long has passed. */
-  #woken(ms: number, signal: AbortSignal): Promise<void> {
-    if (this.#dirty.size > 0 || signal.aborted) return Promise.resolve()
-    return new Promise((resolve) => {
-      const done = () => {
-        clearTimeout(timer)
-        signal.removeEventListener('abort', done)
-        this.#wake = () => undefined
-        resolve()
-      }
-      const timer = setTimeout(done, ms)
-      signal.addEventListener('abort', done)
-      this.#wake = done
-    })
-  }
-}
-
-/** What instances use, as it was measured last. */
-function withUsage(rows: readonly InstanceRow[], before: readonly InstanceRow[]): InstanceRow[] {
-  const usage = new Map(before.map((row) => [row.id, row.usage]))
-  return rows.map((row) => {
-    const used = usage.get(row.id)
-    return used === undefined ? row : { ...row, usage: used }
-  })
 }
 
 /** Aborts when what passes through it stops coming. */
@@ -194,10 +150,6 @@ class Watchdog implements Disposable {
   #wait(): ReturnType<typeof setTimeout> {
     return setTimeout(() => this.#silent.abort(), this.#ms)
   }
-}
-
-function isHidden(): boolean {
-  return document.visibilityState === 'hidden'
 }
 
 function sleep(ms: number): Promise<void> {

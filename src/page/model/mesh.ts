@@ -31,15 +31,5 @@ export function withEvents(known: readonly EventRow[], more: readonly EventRow[]
   return [...all.values()].toSorted((a, b) => a.number - b.number).slice(-MOST_EVENTS)
 }
 
-/** The lists that an event may have changed. */
-export function touchedBy({ service, instance, node, cluster, what }: EventRow): Set<ListKind> {
-  const touched = new Set<ListKind>()
-  if (service !== undefined || instance !== undefined) touched.add('services').add('instances')
-  if (node !== undefined) touched.add('nodes')
-  if (cluster !== undefined || what === 'joined' || what === 'connected' || what === 'lost')
-    touched.add('clusters').add('nodes')
-  return touched
-}
-
 export const LISTS = ['clusters', 'nodes', 'services', 'instances'] as const
 export type ListKind = (typeof LISTS)[number]

@@ -1,7 +1,6 @@
 import { type ComponentChildren, createContext } from 'preact'
 import { useCallback, useContext, useEffect, useMemo, useRef, useState } from 'preact/hooks'
 import type { Api } from '../live/api.ts'
-import { LISTS, type ListKind } from '../model/mesh.ts'
 
 /** Something that is done only when it was confirmed. */
 export interface Question {
@@ -21,7 +20,6 @@ export interface Desk {
   ask: (question: Question) => void
   /** A line that goes by itself, or stays until the next while `isBusy`. */
   say: (text: string, isBusy?: boolean) => void
-  refresh: (...kinds: ListKind[]) => void
 }
 
 const DeskContext = createContext<Desk | undefined>(undefined)
@@ -36,11 +34,10 @@ const SAID_MS = 6_000
 
 interface Props {
   api: Api
-  refresh: Desk['refresh']
   children: ComponentChildren
 }
 
-export function DeskAround({ api, refresh, children }: Props) {
+export function DeskAround({ api, children }: Props) {
   const [question, setQuestion] = useState<Question>()
   const [said, setSaid] = useState<{ text: string; isBusy: boolean }>()
   const ask = useCallback((one: Question) => setQuestion(one), [])
@@ -50,7 +47,7 @@ export function DeskAround({ api, refresh, children }: Props) {
     const timer = setTimeout(() => setSaid(undefined), SAID_MS)
     return () => clearTimeout(timer)
   }, [said])
-  const desk = useMemo(() => ({ api, ask, say, refresh }), [api, ask, say, refresh])
+  const desk = useMemo(() => ({ api, ask, say }), [api, ask, say])
   return (
     <DeskContext.Provider value={desk}>
       {children}
@@ -77,7 +74,6 @@ function Dialog({ question, desk, close }: { question: Question; desk: Desk; clo
     act(new FormData(event.currentTarget as HTMLFormElement)).then(
       (result) => {
         desk.say(result)
-        desk.refresh(...LISTS)
         close()
       },
       (error: unknown) => {

@@ -84,7 +84,9 @@ export function Deploy() {
   return (
     <div class="view deploy">
       <div class="tools">
-        <h1>Deploy</h1>
+        <p class="title" aria-hidden="true">
+          Deploy
+        </p>
         <label class="button">
           Open a file
           <input type="file" accept=".yaml,.yml,.json" onChange={({ currentTarget }) => take(currentTarget.files)} />

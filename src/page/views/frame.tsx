@@ -58,6 +58,7 @@ export function Frame({ view, link, mesh, api, now, leave, children }: Props) {
         </p>
       ) : undefined}
       <main id="main" tabIndex={-1}>
+        <h1 class="hidden">{sentence(view)}</h1>
         {link.state === 'connecting' ? <p class="waiting muted">Asking the root …</p> : children}
       </main>
     </div>

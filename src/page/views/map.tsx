@@ -86,7 +86,9 @@ export function MapView({ mesh }: { mesh: Mesh }) {
     <div class="view">
       <div class="list">
         <div class="tools">
-          <h1>Map</h1>
+          <p class="title" aria-hidden="true">
+            Map
+          </p>
           <Search label="Show only a service" value={typed} change={setTyped} />
           <ul class="legend" aria-label="Colours">
             {LEGEND.map(([tone, text]) => (

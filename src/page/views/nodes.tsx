@@ -58,7 +58,9 @@ export function Nodes({ mesh, open, now }: { mesh: Mesh; open: string | undefine
     <div class={open === undefined ? 'view' : 'view beside'}>
       <div class="list">
         <div class="tools">
-          <h1>Nodes</h1>
+          <p class="title" aria-hidden="true">
+            Nodes
+          </p>
           <Search label="Find a node, label or address" value={typed} change={setTyped} />
           <p class="muted">
             {counted(nodes.length, 'node')} in {counted(clusters.length, 'cluster')}

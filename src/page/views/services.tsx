@@ -59,7 +59,9 @@ export function Services({ mesh, open, now }: { mesh: Mesh; open: string | undef
     <div class={open === undefined ? 'view' : 'view beside'}>
       <div class="list">
         <div class="tools">
-          <h1>Services</h1>
+          <p class="title" aria-hidden="true">
+            Services
+          </p>
           <Search label="Find a service" value={typed} change={setTyped} />
           <Chips
             label="Which services"

@@ -29,7 +29,9 @@ export function Why({ mesh, open, now }: { mesh: Mesh; open: string | undefined;
   return (
     <div class="view why">
       <div class="tools">
-        <h1>Why</h1>
+        <p class="title" aria-hidden="true">
+          Why
+        </p>
         <Search label="Find a service or event" value={typed} change={setTyped} />
         {open === undefined ? undefined : (
           <a class="button small" href={hashOf({ view: 'why' })}>
