@@ -30,7 +30,7 @@ export function drainCommand(program: Command, context: () => Context): void {
     )
     .argument('<node>', 'cluster/node, or the name of the node where that is unambiguous')
     .option('--timeout <duration>', 'how long to wait, in seconds, or for example 30m or 1h', '10m')
-    .option('--force', 'also move what leaves storage behind on the node')
+    .option('--force', 'also move what leaves storage or volumes behind on the node')
     .option('--reason <text>', 'for others who see it in `hedgerow get nodes`')
     .action(async (given: string, { timeout, force, reason }: DrainOptions) => {
       const limitMs = secondsOf(timeout, '--timeout') * 1_000

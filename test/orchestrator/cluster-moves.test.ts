@@ -3,7 +3,7 @@ import { RootLink } from '../../src/orchestrator/cluster/root-link.ts'
 import type { DrainStatus } from '../../src/orchestrator/link/messages.ts'
 import { Clusters } from '../../src/orchestrator/root/clusters.ts'
 import type { Event } from '../../src/orchestrator/root/events/event.ts'
-import { whyImmobile } from '../../src/orchestrator/scheduling/mobility.ts'
+import { whatStays, whyImmobile } from '../../src/orchestrator/scheduling/mobility.ts'
 import { type FakeNode, mesh, sla, until, type World } from './mesh.ts'
 import { specOf } from './specs.ts'
 
@@ -187,6 +187,21 @@ t.test('what is of one machine does not move', async (t) => {
     if (why === undefined) t.equal(said, undefined, JSON.stringify(spec))
     else t.match(said, why)
   }
+})
+
+t.test('what a move would leave behind', async (t) => {
+  const volume = (name: string) => ({ name, path: `/${name}` })
+  const rows: { spec: Record<string, unknown>; left: string | undefined }[] = [
+    { spec: {}, left: undefined },
+    { spec: { storageMb: 7 }, left: '7 MB of storage' },
+    { spec: { volumes: [volume('pages')] }, left: 'the volume pages' },
+    {
+      spec: { storageMb: 7, volumes: ['pages', 'films'].map(volume) },
+      left: '7 MB of storage and the volumes pages, films',
+    },
+    { spec: { storageMb: 7, runtime: 'external' }, left: undefined },
+  ]
+  for (const { spec, left } of rows) t.equal(whatStays({ ...specOf({}), ...spec }), left, JSON.stringify(spec))
 })
 
 t.test('what cannot move says why at once', async (t) => {

@@ -21,15 +21,17 @@ function world({
   moves = true,
   other,
   kbit,
+  storage = 0,
 }: {
   ms: Record<string, number | undefined>
   moves?: boolean
   other?: string
   /** What each node has out; the instance reserves 500. */
   kbit?: Record<string, number>
+  storage?: number
 }) {
   const constraints = [{ type: 'latency', service: 'shop.acme.db', threshold: 20, rigidness: 1, convergence_time: 60 }]
-  const assignment = assignmentOf(kbit === undefined ? { constraints } : { bandwidth_out: 500 })
+  const assignment = assignmentOf(kbit === undefined ? { constraints, storage } : { bandwidth_out: 500 })
   let record: AssignmentRecord = { assignment, wanted: true, node: 'edge/a', state: 'running', restarts: 0 }
   const clock = new ManualClock()
   const moved: { node: string; at: number }[] = []
@@ -131,6 +133,13 @@ t.test('what cannot be kept anywhere is told with the nearest that can take it, 
     waits.every((ms) => ms >= 30_000),
     `the root is not asked with each of them: ${waits.join()}`,
   )
+})
+
+t.test('what would leave files on its node is told, and stays', async (t) => {
+  const { moved, asked, told, pass } = world({ ms: { a: 50, b: 5 }, storage: 7 })
+  await pass(120)
+  t.same([moved, asked], [[], []])
+  t.match(told, [/; it stays, since it would leave 7 MB of storage behind \(hedgerow migrate moves it\)$/])
 })
 
 t.test('what only another cluster can keep moves there, and no sooner again than within this one', async (t) => {

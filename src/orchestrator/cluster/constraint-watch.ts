@@ -16,6 +16,7 @@ import {
   type Group,
   type History,
 } from '../scheduling/compliance.ts'
+import { whatStays } from '../scheduling/mobility.ts'
 import { nearestText } from '../scheduling/nearest.ts'
 import type { PlacementRequest } from '../scheduling/placement-request.ts'
 import { schedule, type Rules } from '../scheduling/schedule.ts'
@@ -191,6 +192,9 @@ export class ConstraintWatch {
     const record = assignments.get(instance)
     const watched = this.#watched.get(instance)
     if (record === undefined || watched === undefined || record.node !== node) return
+    const left = whatStays(spec)
+    if (left !== undefined)
+      return this.#say(record, `${what}; it stays, since it would leave ${left} behind (hedgerow migrate moves it)`)
     if (decision.kind === 'unplaceable') {
       const { nearest } = decision
       const here = `${what}; ${nearest === undefined ? 'no other node here can take it' : nearestText(nearest)}`

@@ -4,7 +4,7 @@ import type { Log } from '../../core/kit/log.ts'
 import type { InstanceId, NodeId } from '../../core/model/ids.ts'
 import type { DrainStatus } from '../link/messages.ts'
 import { reasonOf } from '../link/reason.ts'
-import { whyImmobile } from '../scheduling/mobility.ts'
+import { whatStays, whyImmobile } from '../scheduling/mobility.ts'
 import type { MoveCause } from '../spec.ts'
 import { isFinished, type AssignmentRecord, type Assignments } from './assignments.ts'
 import type { Cordons } from './cordons.ts'
@@ -192,10 +192,7 @@ function whyItStays(
 ): { state: 'stays' | 'waiting'; why: string } | undefined {
   const immobile = whyImmobile(spec)
   if (immobile !== undefined) return { state: spec.oneShot ? 'waiting' : 'stays', why: immobile }
-  if (spec.storageMb > 0 && !isForced)
-    return {
-      state: 'stays',
-      why: `it has ${spec.storageMb} MB of storage on this node, which do not move with it (--force moves it without them)`,
-    }
-  return undefined
+  const left = isForced ? undefined : whatStays(spec)
+  if (left === undefined) return undefined
+  return { state: 'stays', why: `it would leave ${left} on this node (--force moves it nevertheless)` }
 }

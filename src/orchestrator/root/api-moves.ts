@@ -5,7 +5,7 @@ import { type App, reader } from '../link/link-server.ts'
 import { MAX_REASON } from '../link/messages.ts'
 import { reasonOf } from '../link/reason.ts'
 import { NodeIdText } from '../link/schemas.ts'
-import { whyImmobile } from '../scheduling/mobility.ts'
+import { whatStays, whyImmobile } from '../scheduling/mobility.ts'
 import type { ServiceSpec } from '../spec.ts'
 import { linkedNode, type NodePath } from './api-clusters.ts'
 import type { ApiContext, Id } from './api-context.ts'
@@ -39,14 +39,14 @@ export function moveRoutes(app: App, context: ApiContext): void {
       to !== undefined && clusterOf(to) !== cluster
         ? await toOtherCluster(record, to, context)
         : await within(cluster, record, to, context)
-    const keeps = whatStays(service.spec)
+    const left = whatStays(service.spec)
     return {
       instance: record.id,
       from: record.node?.id,
       node,
       epoch,
       ...(gap === undefined ? {} : { gap }),
-      ...(keeps === undefined ? {} : { keeps }),
+      ...(left === undefined ? {} : { keeps: `it leaves ${left} on ${record.node?.id ?? 'its node'}` }),
     }
   })
 
@@ -158,11 +158,4 @@ async function toOtherCluster({ id }: InstanceRecord, to: NodeId | undefined, co
 function checkIsOurs({ runtime, code }: ServiceSpec): void {
   if (runtime !== 'external') return
   throw new MeshError('USAGE', { reason: `it is external, at ${code}: whoever runs it there restarts it` })
-}
-
-/** What a program has beside its flows stays where it was. */
-function whatStays({ storageMb, runtime }: ServiceSpec): string | undefined {
-  return runtime === 'external' || storageMb === 0
-    ? undefined
-    : `what it stored on its node (storage: ${storageMb} MB) stays there`
 }

@@ -9,6 +9,17 @@ export function whyImmobile({ oneShot, runtime, code }: ServiceSpec): string | u
   return undefined
 }
 
+/** What the instance has on its node, and lacks wherever it moves; `undefined`: nothing. */
+export function whatStays({ runtime, storageMb, volumes = [] }: ServiceSpec): string | undefined {
+  if (runtime === 'external') return undefined // the mesh does not run it
+  const names = volumes.map(({ name }) => name).join(', ')
+  const things = [
+    ...(storageMb === 0 ? [] : [`${storageMb} MB of storage`]),
+    ...(volumes.length === 0 ? [] : [`the volume${volumes.length === 1 ? '' : 's'} ${names}`]),
+  ]
+  return things.length === 0 ? undefined : things.join(' and ')
+}
+
 /** An address that means another machine on every node. */
 function isOfOneMachine(code: string): boolean {
   const host = code === '' ? 'localhost' : splitHostPort(code)?.host
