@@ -356,6 +356,18 @@ test('a very large document is read in a short time', { timeout: 30_000 }, async
   t.match(parsed.warnings.at(-1), { problem: /^\d+ more$/ }, 'the last line says how many more there are')
 })
 
+test('all services of a large document may be of one application', async (t) => {
+  const documentOf = (count: number) => ({
+    application_name: 'shop',
+    application_namespace: 'acme',
+    microservices: Array.from({ length: count }, (_, i) => ({ microservice_name: `s${i}`, cmd: ['run'] })),
+  })
+  t.equal(parseSla(documentOf(20_000)).kind, 'accepted')
+  const { kind, ...found } = parseSla(documentOf(20_001))
+  t.equal(kind, 'refused')
+  t.match(found, { faults: [{ problem: /^has 20001 entries; 20000 is the limit/ }] })
+})
+
 test('every key on the page of keys has a meaning', async (t) => {
   for (const [level, keys] of Object.entries(KEYS)) {
     t.equal(new Set(keys.map(({ name }) => name)).size, keys.length, `${level}: no key twice`)

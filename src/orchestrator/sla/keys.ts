@@ -50,6 +50,9 @@ export type Level =
   | 'job'
   | 'schedule'
 
+/** A document with more services than this is a mistake or an attack; one application may have them all. */
+export const MAX_SERVICES = 20_000
+
 export const KEYS: Readonly<Record<Level, readonly Key[]>> = {
   document: [
     theirs('sla_version', { type: 'text', max: 16, orNumber: true }, 'Version of the format. Default: `v2.0`.'),
@@ -67,7 +70,7 @@ export const KEYS: Readonly<Record<Level, readonly Key[]>> = {
     theirs('application_name', text(), 'Name of the application. Required.'),
     theirs('application_namespace', text(), 'Namespace of the application. Required.'),
     theirs('application_desc', text(2_000), 'A description for people.'),
-    theirs('microservices', objects(500), 'The services. May be empty.'),
+    theirs('microservices', objects(MAX_SERVICES), 'The services. May be empty.'),
     ours(
       'start_after_connectivity',
       flag,

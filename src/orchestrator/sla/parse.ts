@@ -4,7 +4,7 @@ import { STRATEGY_WORDS, type AppSpec } from '../spec.ts'
 import { linkConnectivity, type ReadService } from './connectivity.ts'
 import { Fields, isObject } from './fields.ts'
 import { Findings, quoted, type Fault } from './findings.ts'
-import type { Level } from './keys.ts'
+import { MAX_SERVICES, type Level } from './keys.ts'
 import { readName } from './names.ts'
 import { readService } from './service.ts'
 
@@ -14,9 +14,6 @@ export { readSlaText } from './read.ts'
 export type Parsed =
   | { kind: 'accepted'; apps: AppSpec[]; customer: string; warnings: Fault[] }
   | { kind: 'refused'; faults: Fault[]; warnings: Fault[] }
-
-/** A document with more services than this is a mistake or an attack. */
-const MAX_SERVICES = 20_000
 
 /**
  * Reads an SLA document: all of its faults at once, each with its path; nothing is accepted in part. Three forms:
