@@ -35,7 +35,7 @@ async function compile(repository: string, dist: string): Promise<void> {
 }
 
 /** Inside its node_modules, so that the packages are found and nothing is committed; checkouts may share these. */
-function folderOf(repository: string): string {
+export function folderOf(repository: string): string {
   const name = createHash('sha256').update(realpathSync(repository)).digest('hex').slice(0, 12)
   return join(repository, 'node_modules/.cache/hedgerow-bench', name)
 }

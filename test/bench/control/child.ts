@@ -41,11 +41,11 @@ export class Child<C extends Calls> implements AsyncDisposable {
     })
   }
 
-  /** With `profile` the process writes a CPU profile into that folder when it ends. */
-  static start<C extends Calls>(role: string, profile?: string): Child<C> {
+  /** Of `program` (built.ts). With `profile` the process writes a CPU profile into that folder when it ends. */
+  static start<C extends Calls>(role: string, program: string, profile?: string): Child<C> {
     const own = role === 'root' || role === 'cluster' ? CONTROL_FLAGS : FLAGS
     const flags = profile === undefined ? own : [...own, '--cpu-prof', `--cpu-prof-dir=${join(profile, role)}`]
-    const child = fork(join(import.meta.dirname, 'program.ts'), [role], { execArgv: flags, serialization: 'advanced' })
+    const child = fork(program, [role], { execArgv: flags, serialization: 'advanced' })
     return new Child(child, role)
   }
 

@@ -9,6 +9,7 @@ import { Lifetime } from '../../../src/core/kit/lifetime.ts'
 import { freePort } from '../../../src/lab/system-tools.ts'
 import { cpuSeconds } from '../proc.ts'
 import type { AgentCalls } from './agent-program.ts'
+import { builtProgram } from './built.ts'
 import { Child } from './child.ts'
 import type { ClusterCalls } from './cluster-program.ts'
 import type { CrowdCalls } from './crowd-program.ts'
@@ -45,17 +46,19 @@ export class Plane implements AsyncDisposable {
   readonly agents: Child<AgentCalls>[] = []
   readonly #life: Lifetime
   readonly #rootPort: number
+  readonly #program: string
   readonly #profile: string | undefined
   #root: Child<RootCalls>
 
   private constructor(
     life: Lifetime,
-    parts: { dir: string; rootPort: number; root: Child<RootCalls>; profile?: string },
+    parts: { dir: string; rootPort: number; root: Child<RootCalls>; program: string; profile?: string },
   ) {
     this.#life = life
     this.dir = parts.dir
     this.#rootPort = parts.rootPort
     this.#root = parts.root
+    this.#program = parts.program
     this.#profile = parts.profile
   }
 
@@ -65,8 +68,9 @@ export class Plane implements AsyncDisposable {
       const dir = await mkdtemp(join(tmpdir(), 'hedgerow-control-'))
       life.defer(() => rm(dir, { recursive: true, force: true }))
       const rootPort = await freePort()
-      const root = Child.start<RootCalls>('root', profile)
-      const plane = new Plane(life, { dir, rootPort, root, ...(profile === undefined ? {} : { profile }) })
+      const program = await builtProgram()
+      const root = Child.start<RootCalls>('root', program, profile)
+      const plane = new Plane(life, { dir, rootPort, root, program, ...(profile === undefined ? {} : { profile }) })
       life.defer(() => plane.#root[Symbol.asyncDispose]())
       await plane.#startRoot()
       for (let i = 1; i <= clusters; i++) await plane.#startCluster(`c${i}`)
@@ -88,7 +92,7 @@ export class Plane implements AsyncDisposable {
     const newcomers = await this.#newcomers(nodes)
     const crowds: (typeof newcomers)[] = []
     for (let at = 0; at < nodes; at += NODES_A_PROCESS) crowds.push(newcomers.slice(at, at + NODES_A_PROCESS))
-    const children = crowds.map(() => this.#life.use(Child.start<CrowdCalls>('crowd', this.#profile)))
+    const children = crowds.map(() => this.#life.use(Child.start<CrowdCalls>('crowd', this.#program, this.#profile)))
     this.crowds.push(...children)
     await Promise.all(children.map((child) => child.call('isUp')))
     const startedAt = performance.now()
@@ -99,7 +103,7 @@ export class Plane implements AsyncDisposable {
   /** An agent as it is, as a node of the first cluster. */
   async startAgent(name: string, offer: { memoryMb?: number } = {}): Promise<Child<AgentCalls>> {
     const [cluster] = this.clusters
-    const child = this.#life.use(Child.start<AgentCalls>('agent', this.#profile))
+    const child = this.#life.use(Child.start<AgentCalls>('agent', this.#program, this.#profile))
     this.agents.push(child)
     const [token = ''] = (await cluster?.child.call('tokens', 1)) ?? []
     const listen = `127.0.0.1:${await freePort()}`
@@ -118,7 +122,7 @@ export class Plane implements AsyncDisposable {
   /** The root is killed and started again at once. */
   async restartRoot(): Promise<void> {
     await this.#root.kill()
-    this.#root = Child.start<RootCalls>('root', this.#profile)
+    this.#root = Child.start<RootCalls>('root', this.#program, this.#profile)
     await this.#startRoot()
   }
 
@@ -174,7 +178,7 @@ export class Plane implements AsyncDisposable {
   }
 
   async #startCluster(name: string): Promise<void> {
-    const child = this.#life.use(Child.start<ClusterCalls>('cluster', this.#profile))
+    const child = this.#life.use(Child.start<ClusterCalls>('cluster', this.#program, this.#profile))
     const token = await this.#root.call('clusterToken', name)
     const isWatched = this.clusters.length < WATCHED_CLUSTERS
     const { port } = await child.call('start', { dir: join(this.dir, name), name, token, isWatched })
