@@ -88,6 +88,26 @@ t.test('the holder of a past join token hears what became of it, and nobody else
   t.equal(store.collection('past-join-tokens').keys().length, 1, 'and none for more than 30 days')
 })
 
+t.test('who makes many tokens does not look through all of them each time', async (t) => {
+  const [clock, store] = [new SteppedClock(), storeOf(t)]
+  const tokens = new JoinTokens(store, { ...KIND, clock })
+  const mint = (seconds: number) => tokens.mint('https://127.0.0.1:1', '', seconds).token
+  const open = () => store.collection('join-tokens').keys().length
+  const brief = mint(1)
+  await clock.advance(59_000)
+  mint(3_600)
+  t.equal(open(), 2, 'one that has expired is put away within a minute')
+  t.match(
+    refusalOf(tokens, brief),
+    { details: { reason: /^it has expired 58 seconds ago/ } },
+    'and is worth nothing before',
+  )
+  await clock.advance(1_000)
+  mint(3_600)
+  t.equal(open(), 2)
+  t.match(refusalOf(tokens, brief), { details: { reason: /^it has expired 59 seconds ago/ } })
+})
+
 t.test('a token made while the clock was a year ahead is worth nothing once that is put right', async (t) => {
   const [clock, store] = [new SteppedClock(), storeOf(t)]
   clock.stepMs = YEAR_MS

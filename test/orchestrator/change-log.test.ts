@@ -2,6 +2,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
+import type { ChangesAfter } from '../../src/orchestrator/cluster/followers.ts'
 import { systemClock } from '../../src/core/kit/clock.ts'
 import { silentLog } from '../../src/core/kit/log.ts'
 import { Store } from '../../src/core/kit/store.ts'
@@ -168,12 +169,13 @@ t.test('a node that reads slowly gets the newest of what it missed, in order, wh
   const link = linkOf?.()
   if (link === undefined) throw new Error('no link')
   const node = await nodes.hello({ id: 'edge/n1', link, facts: {} as NodeFacts })
-  node.keys = new Set([KEY, 'shop.acme.stock'])
+  nodes.followers.followOnly(node, [KEY, 'shop.acme.stock'])
   const changes = () =>
     sent.flatMap(({ tell, body }) => (tell === 'changes' ? [(body as { changes: { seq: number }[] }).changes] : []))
   const publish = (services: Parameters<ChangeLog['publish']>[0]) => {
     const { epoch } = feed
-    nodes.publish(epoch, feed.publish(services), (seq, keys) => feed.resume({ epoch, seq, keys: [...keys] }).changes)
+    const after: ChangesAfter = (seq, keys) => feed.resume({ epoch, seq, keys: [...keys] }).changes
+    nodes.followers.publish(epoch, feed.publish(services), after)
   }
   publish(cart('running'))
   t.equal(changes().length, 1, 'at once')

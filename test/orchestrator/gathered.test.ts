@@ -85,3 +85,35 @@ t.test('a peer that has much to read is asked when it can take more, with what w
   t.same(await Promise.all([first, second]), ['ok 1', 'ok 2'])
   t.same(messages, [2])
 })
+
+t.test('what is asked while the peer works on a message goes together when it has answered', async (t) => {
+  const gate = Promise.withResolvers<void>()
+  const messages: number[] = []
+  const gathered = new Gathered<Peer, number, string>({
+    many: async (_peer, items) => (messages.push(items.length), items.map((item) => ({ value: `ok ${item}` }))),
+    one: async (_peer, item) => (messages.push(1), await gate.promise, `ok ${item}`),
+  })
+  const turn = () => new Promise<void>((resolve) => void setImmediate(resolve))
+  const asked = [gathered.ask(a, 1)]
+  await turn()
+  t.same(messages, [1], 'the first at once')
+  asked.push(gathered.ask(a, 2))
+  await turn()
+  asked.push(gathered.ask(a, 3))
+  await turn()
+  gate.resolve()
+  t.same(await Promise.all(asked), ['ok 1', 'ok 2', 'ok 3'])
+  t.same(messages, [1, 2])
+})
+
+t.test('an answer that does not come does not hold up what is asked behind it', async (t) => {
+  const messages: number[] = []
+  const gathered = new Gathered<Peer, number, string>({
+    many: async (_peer, items) => items.map((item) => ({ value: `ok ${item}` })),
+    one: (_peer, item) => (messages.push(item), item === 1 ? new Promise(() => undefined) : Promise.resolve('ok')),
+  })
+  void gathered.ask(a, 1)
+  await new Promise<void>((resolve) => void setImmediate(resolve))
+  t.equal(await gathered.ask(a, 2), 'ok')
+  t.same(messages, [1, 2])
+})

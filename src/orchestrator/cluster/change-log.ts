@@ -65,6 +65,11 @@ export class ChangeLog {
     }
   }
 
+  /** All that it says something of. */
+  services(): ServiceId[] {
+    return this.#latest.keys()
+  }
+
   /** The current entries under a key. */
   entries(key: InterestKey): ServiceEntry[] {
     return this.#under(key).flatMap((change) => (change.kind === 'service' ? [change.entry] : []))

@@ -215,7 +215,7 @@ function openState(life: Lifetime, member: Member, options: ClusterOptions) {
       ...(area === undefined ? {} : { area }),
     }
   }
-  const publisher = new Publisher({ cluster: name, changeLog, entryCache, assignments, nodes, reachOf })
+  const publisher = new Publisher({ cluster: name, changeLog, entryCache, assignments, nodes, reachOf, clock })
   return { joinTokens, nodes, flaps, cordons, relays, changeLog, entryCache, reachOf, publisher }
 }
 

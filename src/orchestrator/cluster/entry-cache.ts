@@ -40,10 +40,12 @@ export class EntryCache {
     return [...this.#entries.keys(), ...this.#empty]
   }
 
-  /** Replaces everything under the key. Returns the services that were there before or are there now. */
+  /** Replaces everything under the key. Returns the services that were there before or are there now; none when nothing is new. */
   put(next: KeyEntries): ServiceId[] {
     const { key } = next
-    const before = this.#entries.get(key)?.entries ?? []
+    const known = this.#entries.get(key)
+    if (known !== undefined && JSON.stringify(known) === JSON.stringify(next)) return [] // as after each new link to the root
+    const before = known?.entries ?? []
     this.drop(key)
     if (next.entries.length > 0) {
       this.#saved.put(key, next)

@@ -108,7 +108,7 @@ export class NodeMessages implements NodeListener {
       handover: ({ leaving }) => nodes.handOver(id, leaving),
       'interest.forget': ({ keys }) => {
         const node = nodes.alive(id)
-        for (const key of keys) node?.keys.delete(key)
+        if (node !== undefined) for (const key of keys) nodes.followers.unfollow(node, key)
       },
     }
   }
@@ -145,30 +145,25 @@ export class NodeMessages implements NodeListener {
   }
 
   async #subscribe(id: NodeId, key: InterestKey): Promise<{ seq: number; entries: ServiceEntry[] }> {
-    const { entryCache, root, publisher, changeLog } = this.#parts
-    const { keys } = this.#linked(id)
-    const isNew = !keys.has(key)
-    if (isNew && keys.size >= MAX_KEYS) {
+    const { nodes, entryCache, root, publisher, changeLog } = this.#parts
+    const node = this.#linked(id)
+    if (!node.keys.has(key) && node.keys.size >= MAX_KEYS) {
       const reason = `this node already follows ${MAX_KEYS} services`
       throw new MeshError('REQUEST_FAILED', { reason, node: id })
     }
-    keys.add(key)
-    try {
-      if (entryCache.get(key) === undefined) await root.learn(key)
-    } catch (error) {
-      if (isNew) keys.delete(key)
-      throw error
-    }
-    publisher.flush(new Set([key]))
+    if (entryCache.get(key) === undefined) await root.learn(key)
+    publisher.flush([key]) // before it follows: it is in the answer
+    nodes.followers.follow(node, key)
     return { seq: changeLog.seq, entries: changeLog.entries(key) }
   }
 
   async #resume(id: NodeId, point: ResumePoint): Promise<Resumed> {
-    const { entryCache, publisher, changeLog } = this.#parts
+    const { nodes, entryCache, publisher, changeLog } = this.#parts
     const node = this.#linked(id)
-    node.keys = new Set(point.keys.slice(0, MAX_KEYS))
-    await this.#learnAll([...node.keys].filter((key) => entryCache.get(key) === undefined))
-    publisher.flush(node.keys)
+    const keys = point.keys.slice(0, MAX_KEYS)
+    await this.#learnAll(keys.filter((key) => entryCache.get(key) === undefined))
+    publisher.flush(keys)
+    nodes.followers.followOnly(node, keys)
     const resumed = changeLog.resume(point)
     const isPartial = point.keys.some((key) => entryCache.get(key) === undefined)
     // a full answer replaces what the node has, so it must not be sent while we know less than the node does

@@ -2,32 +2,24 @@ import type { Clock } from '../../core/kit/clock.ts'
 import type { Log } from '../../core/kit/log.ts'
 import type { Channel } from '../../core/kit/websocket.ts'
 import type { Metrics } from '../../core/metrics.ts'
-import type { Change } from '../../core/model/change.ts'
 import type { InterestKey, NodeId } from '../../core/model/ids.ts'
 import { HANDED_OVER, Link, type NotificationHandlers, type RequestHandlers } from '../link/link.ts'
-import { SENT_AT_ONCE, clusterToNode, nodeToCluster } from '../link/messages.ts'
+import { clusterToNode, nodeToCluster } from '../link/messages.ts'
 import { PeerLinks } from '../link/peer-links.ts'
 import type { Condition } from '../scheduling/candidate.ts'
 import type { NodeFacts } from '../spec.ts'
 import type { Flaps } from './flaps.ts'
+import { type Follower, Followers } from './followers.ts'
 
 export type NodeLink = Link<typeof clusterToNode, typeof nodeToCluster>
 
 /** A node whose link is up and that has said hello. */
-export interface LinkedNode {
+export interface LinkedNode extends Follower {
   id: NodeId
-  link: NodeLink
   facts: NodeFacts
-  /** The services it wants to be informed about. */
-  keys: Set<InterestKey>
   /** When its link came up, milliseconds since 1970. */
   since: number
-  /** It reads slowly: changes wait, and of each service only the newest is sent. */
-  isBehind?: boolean
 }
-
-/** The newest change of each service under these keys after this number, in order. */
-type ChangesAfter = (seq: number, keys: ReadonlySet<InterestKey>) => readonly Change[]
 
 /** What acts on the messages of nodes, and on their loss. */
 export interface NodeListener {
@@ -72,6 +64,7 @@ export class Nodes {
   readonly #duplicateAt = new Map<NodeId, number>()
   readonly #alive = new Map<NodeId, LinkedNode>()
   readonly #grace = new Map<NodeId, NodeJS.Timeout>()
+  readonly followers = new Followers()
   readonly #flaps: NodesOptions['flaps']
   /** Nodes whose process has said that it ends. */
   readonly #leaving = new Set<NodeId>()
@@ -120,7 +113,7 @@ export class Nodes {
     this.#links.accept(node, link)
     void link.ended.then((end) => {
       if (this.#alive.get(node)?.link !== link) return // it never said hello, or was replaced
-      this.#alive.delete(node)
+      this.#forget(node)
       this.#downAt.set(node, this.#options.clock.now())
       const isHandedOver = end.kind === 'closed' && end.reason === HANDED_OVER
       const isAnnounced = this.#leaving.delete(node) || isHandedOver
@@ -139,7 +132,9 @@ export class Nodes {
   async hello(node: Omit<LinkedNode, 'since' | 'keys'>, process?: string): Promise<LinkedNode> {
     await this.#links.claim(node.id, node.link, process)
     const linked = { ...node, keys: new Set<InterestKey>(), since: this.#options.clock.wall() }
+    this.#forget(node.id)
     this.#alive.set(node.id, linked)
+    this.followers.join(linked)
     clearTimeout(this.#grace.get(node.id))
     this.#grace.delete(node.id)
     this.#leaving.delete(node.id)
@@ -151,7 +146,7 @@ export class Nodes {
 
   /** Cuts the node's link; the node is lost at once. */
   expel(node: NodeId, reason: string): void {
-    this.#alive.delete(node)
+    this.#forget(node)
     this.#downAt.set(node, this.#options.clock.now())
     this.#closed.delete(node)
     this.#links.expel(node, reason)
@@ -222,23 +217,6 @@ export class Nodes {
     return this.#alive.values()
   }
 
-  wants(key: InterestKey): boolean {
-    return this.#alive.values().some(({ keys }) => keys.has(key))
-  }
-
-  /** Sends each node the changes it asked for, in order; one that reads slowly gets them when it has read what was sent. */
-  publish(epoch: string, changes: readonly Change[], after: ChangesAfter): void {
-    for (const node of this.#alive.values()) {
-      if (node.isBehind === true) continue // what it is sent next has these
-      const { link, keys } = node
-      const wanted = changes.filter(({ key }) => keys.has(key))
-      const [first] = wanted
-      if (first === undefined) continue
-      if (link.isCongested) void catchUp(node, { epoch, from: first.seq - 1, after })
-      else link.notify('changes', { epoch, changes: wanted })
-    }
-  }
-
   notifyRevocations(list: string): void {
     for (const { link } of this.#alive.values()) link.notify('revocations', { list })
   }
@@ -257,6 +235,12 @@ export class Nodes {
     // spread out, so that a thousand nodes do not return in the same moment
     const links = this.#links.values()
     for (const link of links) link.goAway(Math.random() * Math.min(2_000, 2 * links.length))
+  }
+
+  #forget(node: NodeId): void {
+    const linked = this.#alive.get(node)
+    if (linked !== undefined) this.followers.leave(linked)
+    this.#alive.delete(node)
   }
 
   #reportDuplicate(node: NodeId, link: NodeLink): void {
@@ -287,27 +271,6 @@ export class Nodes {
     this.#metrics.nodes.labels('alive').set(this.#alive.size)
     this.#metrics.nodes.labels('away').set(this.#grace.size)
   }
-}
-
-/** In order of their numbers, so that a node whose link ends meanwhile goes on from the last that it has. */
-async function catchUp(
-  node: LinkedNode,
-  { epoch, from, after }: { epoch: string; from: number; after: ChangesAfter },
-): Promise<void> {
-  const { link } = node
-  node.isBehind = true
-  for (let seq = from; link.isOpen; ) {
-    await link.uncongested()
-    const missed = after(seq, node.keys)
-    for (let start = 0; start < missed.length; start += SENT_AT_ONCE) {
-      await link.uncongested()
-      link.notify('changes', { epoch, changes: missed.slice(start, start + SENT_AT_ONCE) })
-    }
-    const last = missed.at(-1)
-    if (last === undefined) break
-    seq = last.seq
-  }
-  node.isBehind = false
 }
 
 /** `n1` of `edge/n1`. */

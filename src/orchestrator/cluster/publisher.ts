@@ -1,3 +1,5 @@
+import type { Clock } from '../../core/kit/clock.ts'
+import { Paced } from '../../core/kit/paced.ts'
 import type { ServiceEntry } from '../../core/model/change.ts'
 import { clusterOf, interestOf, type InterestKey, type NodeId, type ServiceId } from '../../core/model/ids.ts'
 import type { Instance } from '../../core/model/instance.ts'
@@ -18,6 +20,7 @@ export interface PublisherParts {
   assignments: Assignments
   nodes: Nodes
   reachOf: (node: NodeId) => NodeReach | undefined
+  clock: Clock
 }
 
 /** `dropIdle` is called this often. */
@@ -27,51 +30,72 @@ const IDLE_CHECKS = 60
 
 /** Services in one batch, and in one turn. Smaller sends more messages, larger holds up what else waits. */
 const AT_ONCE = 100
+/** Between two batches. Smaller sends more messages while much changes, larger tells later what changed after something else did. */
+const EVERY_MS = 20
 
-/** Turns what changed in one turn of the event loop into one numbered batch, and sends it to the nodes that asked. */
+/**
+ * Turns what changed into numbered batches, and sends them to the nodes that asked. What no node follows waits until one does: most services
+ * of a mesh are called from few of its nodes.
+ *
+ *     touched ─▶ followed ─▶ published at the end of the turn, or soon after the batch before
+ *        └─────▶ by nobody ─▶ published when a node asks for it or resumes (`flush`)
+ */
 export class Publisher {
   readonly #parts: PublisherParts
-  readonly #changed = new Set<ServiceId>()
+  readonly #changed = new Map<InterestKey, Set<ServiceId>>()
+  /** Of the keys that changed, those that a node follows. */
+  readonly #due = new Set<InterestKey>()
+  readonly #paced: Paced
   /** For how many checks in a row a key has been of no interest. */
   readonly #idleChecks = new Map<InterestKey, number>()
   #isClosed = false
 
   constructor(parts: PublisherParts) {
     this.#parts = parts
+    this.#paced = new Paced({ work: () => this.#publishSome(), everyMs: EVERY_MS, clock: parts.clock })
+    // what an earlier process had not published
+    for (const service of parts.changeLog.services()) this.touch(service)
   }
 
-  /** Marks a service as changed; it is published at the end of this turn. */
+  /** Marks a service as changed. */
   touch(service: ServiceId): void {
     if (this.#isClosed) return
-    if (this.#changed.size === 0) setImmediate(() => this.#flushSome())
-    this.#changed.add(service)
+    const key = interestOf(service)
+    const services = this.#changed.get(key)
+    if (services === undefined) this.#changed.set(key, new Set([service]))
+    else services.add(service)
+    if (!this.#parts.nodes.followers.wants(key)) return
+    this.#due.add(key)
+    this.#paced.due()
   }
 
-  #flushSome(): void {
-    this.#publish([...this.#changed].slice(0, AT_ONCE))
-    if (this.#changed.size > 0) setImmediate(() => this.#flushSome())
+  #publishSome(): void {
+    this.#publish([...this.#due].slice(0, AT_ONCE))
+    if (this.#due.size > 0) this.#paced.due()
   }
 
-  /** Publishes at once, for a caller that needs an up-to-date answer about these keys, or about everything. */
-  flush(keys?: ReadonlySet<InterestKey>): void {
-    const changed = [...this.#changed]
-    this.#publish(keys === undefined ? changed : changed.filter((service) => keys.has(interestOf(service))))
+  /** Publishes at once what nodes follow, or what is under these keys, for a caller that needs an up-to-date answer about them. */
+  flush(keys: Iterable<InterestKey> = this.#due): void {
+    const changed = [...keys].filter((key) => this.#changed.has(key))
+    if (changed.length > 0) this.#publish(changed)
   }
 
-  #publish(services: readonly ServiceId[]): void {
-    if (services.length === 0 || this.#isClosed) return
+  #publish(keys: readonly InterestKey[]): void {
+    if (this.#isClosed) return
     const { changeLog, nodes, entryCache, assignments } = this.#parts
-    for (const service of services) this.#changed.delete(service)
-    const changes = changeLog.publish(
-      services.flatMap((id): Array<readonly [ServiceId, UnversionedEntry | undefined]> => {
-        const entry = entryCache.service(id, interestOf(id))
-        if (entry !== undefined) return [[id, mergeEntry(entry, assignments.of(id), this.#parts)]]
-        // gone when the root said so; about a service that the root has not mentioned yet there is nothing to publish
-        return entryCache.get(interestOf(id)) === undefined ? [] : [[id, undefined]]
+    // gone when the root said so; about a service that the root has not mentioned yet there is nothing to publish
+    const known = keys.filter((key) => entryCache.get(key) !== undefined)
+    const changed = known.flatMap((key) =>
+      Array.from(this.#changed.get(key) ?? [], (id): readonly [ServiceId, UnversionedEntry | undefined] => {
+        const entry = entryCache.service(id, key)
+        return [id, entry && mergeEntry(entry, assignments.of(id), this.#parts)]
       }),
     )
     const { epoch } = changeLog
-    nodes.publish(epoch, changes, (seq, keys) => changeLog.resume({ epoch, seq, keys: [...keys] }).changes)
+    const changes = changeLog.publish(changed) // throws when the disk is full: all of it waits for the next time
+    for (const key of keys) this.#due.delete(key)
+    for (const key of known) this.#changed.delete(key)
+    nodes.followers.publish(epoch, changes, (seq, of) => changeLog.resume({ epoch, seq, keys: [...of] }).changes)
   }
 
   /** Forgets the services that no node here has wanted for an hour and that nothing here runs. Returns their keys. */
@@ -79,7 +103,8 @@ export class Publisher {
     const { entryCache, nodes, assignments, changeLog } = this.#parts
     const running = new Set(Array.from(assignments.all(), ({ assignment }) => assignment.spec.id))
     return entryCache.keys().filter((key) => {
-      const isUsed = nodes.wants(key) || (entryCache.get(key) ?? []).some(({ service }) => running.has(service.id))
+      const isUsed =
+        nodes.followers.wants(key) || (entryCache.get(key) ?? []).some(({ service }) => running.has(service.id))
       const checks = isUsed ? 0 : (this.#idleChecks.get(key) ?? 0) + 1
       if (checks < IDLE_CHECKS) {
         this.#idleChecks.set(key, checks)
@@ -88,6 +113,7 @@ export class Publisher {
       this.#idleChecks.delete(key)
       entryCache.drop(key)
       changeLog.drop(key)
+      this.#changed.delete(key)
       return true
     })
   }
@@ -95,6 +121,7 @@ export class Publisher {
   close(): void {
     this.flush()
     this.#isClosed = true
+    this.#paced[Symbol.dispose]()
   }
 }
 

@@ -5,6 +5,7 @@ import type { HeldIdentity } from '../../core/identity/held.ts'
 import { clientOptions, verifyServer } from '../../core/identity/tls.ts'
 import type { Clock } from '../../core/kit/clock.ts'
 import type { Log } from '../../core/kit/log.ts'
+import { Paced } from '../../core/kit/paced.ts'
 import { dialText } from '../../core/kit/websocket.ts'
 import type { Metrics } from '../../core/metrics.ts'
 import { interestOf, type InstanceId, type InterestKey, type NodeId } from '../../core/model/ids.ts'
@@ -69,10 +70,12 @@ export type Welcome = ResponseBody<typeof clusterToRoot, 'cluster.hello'>
 
 type ToRoot = DialledLink<typeof clusterToRoot, typeof rootToCluster>
 
-/** Reports are gathered for this long and sent in one message; smaller sends more messages, larger delays the news. */
-const GATHER_MS = 20
+/** Between two messages with reports. Smaller sends more of them while much changes, larger delays news that follows other news. */
+const REPORT_MS = 50
 /** Between two summaries of free capacity; the first change is told at once. Smaller sends more, larger places by what was. */
 const SUMMARY_MS = 200
+/** The longest wait between two dials of the root: clusters are few. Smaller costs a root that is starting; larger tells it later what runs. */
+const DIAL_MS = 1_000
 
 /** The cluster's link to the root. While it is down the cluster goes on by itself. */
 export class RootLink implements AsyncDisposable {
@@ -80,12 +83,13 @@ export class RootLink implements AsyncDisposable {
   readonly #unsent = new Unsent()
   readonly #learning = new Map<InterestKey, Promise<void>>()
   #link: ToRoot | undefined
-  #reportTimer: NodeJS.Timeout | undefined
+  readonly #reports: Paced
   #summaryTimer: NodeJS.Timeout | undefined
   #summarisedAt = Number.NEGATIVE_INFINITY
 
   constructor(parts: RootLinkParts) {
     this.#parts = parts
+    this.#reports = new Paced({ work: () => this.#sendWhenRead(), everyMs: REPORT_MS, clock: parts.clock })
   }
 
   /** Dials from now on, and again whenever the link breaks. `url` is where this cluster is reached. */
@@ -108,6 +112,7 @@ export class RootLink implements AsyncDisposable {
         },
         onUp: (link) => this.#hello(link, url, listener),
         onDown: () => undefined,
+        limitMs: DIAL_MS,
       },
       { tier: 'root', peer: 'root', clock, log, metrics, pending },
     )
@@ -164,14 +169,14 @@ export class RootLink implements AsyncDisposable {
   /** Reports the instance to the root soon, in the state that it has then. */
   reportChanged({ assignment }: AssignmentRecord): void {
     this.#unsent.changed(assignment.instance)
-    this.#reportSoon()
+    this.#reports.due()
   }
 
   /** Reports to the root soon that the instance has left this cluster. */
   reportEnded({ assignment, restarts }: AssignmentRecord): void {
     const { instance, generation } = assignment
     this.#unsent.ended({ report: { instance, generation, state: 'stopped', restarts } })
-    this.#reportSoon()
+    this.#reports.due()
   }
 
   /** Tells the root soon, or when it is back, of something that reports do not show. The oldest are left out if it is away for long. */
@@ -179,7 +184,7 @@ export class RootLink implements AsyncDisposable {
     const cut = why === undefined ? {} : { why: why.slice(0, 500) }
     const event = { ...rest, ...cut, at: this.#parts.clock.now() }
     this.#unsent.happened(event, this.isUp ? this.#reportOf : undefined)
-    this.#reportSoon()
+    this.#reports.due()
   }
 
   /** Asks the root to place the instance elsewhere. False, and nothing sent, while the link is down. */
@@ -211,7 +216,7 @@ export class RootLink implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    clearTimeout(this.#reportTimer)
+    this.#reports[Symbol.dispose]()
     clearTimeout(this.#summaryTimer)
     await this.#link?.[Symbol.asyncDispose]()
   }
@@ -245,7 +250,7 @@ export class RootLink implements AsyncDisposable {
       keys: [...new Set([...entryCache.keys(), ...ours.map(({ spec }) => interestOf(spec.id))])],
     })
     this.#unsent.again(ours.map(({ instance }) => instance)) // hello listed what is still here
-    this.#reportSoon()
+    this.#reports.due()
     listener.welcomed(welcome)
   }
 
@@ -257,13 +262,10 @@ export class RootLink implements AsyncDisposable {
     return summarise(name, nodeViews(nodes, assignments))
   }
 
-  #reportSoon(): void {
-    this.#reportTimer ??= setTimeout(() => {
-      this.#reportTimer = undefined
-      if (this.#link?.isCongested === true) return this.#reportSoon() // what changes again meanwhile is reported once
-      if (this.isUp) this.#sendReports() // else hello reports everything
-    }, GATHER_MS)
-    this.#reportTimer.unref()
+  #sendWhenRead(): void {
+    if (this.#link?.isCongested === true)
+      this.#reports.due() // what changes again meanwhile is reported once
+    else if (this.isUp) this.#sendReports() // else hello reports everything
   }
 
   #sendReports(): void {

@@ -93,7 +93,7 @@ export class RootMessages implements RootListener {
         const listeningAt = Array.from(nodes.all(), ({ facts }) => facts.relays ?? [])
         return { relays: relays.rows(name, version, listeningAt) }
       },
-      'interest.used': ({ keys }) => ({ used: keys.filter((key) => nodes.wants(key)) }),
+      'interest.used': ({ keys }) => ({ used: keys.filter((key) => nodes.followers.wants(key)) }),
       'token.mint': ({ role, ttlSeconds }) => mint(role, ttlSeconds),
       'logs.open': async (query) => {
         const node = this.#nodeOf(query.instance)

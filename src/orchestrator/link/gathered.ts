@@ -20,7 +20,8 @@ export type Outcome<O> = { value: O } | { error: unknown }
 
 /**
  * Requests of one kind, made one by one and sent together: what is asked of a peer within one turn of the event loop goes in one
- * message, or in several when it is much.
+ * message, or in several when it is much. What is asked while the peer works on the message before goes together as well, so that a peer
+ * of which much is asked gets few messages, and one of which little is asked gets them at once.
  */
 export class Gathered<P extends object, I, O> {
   readonly #options: Required<GatherOptions<P, I, O>>
@@ -47,7 +48,8 @@ export class Gathered<P extends object, I, O> {
     const { ready } = this.#options
     for (let waiting = this.#waiting.get(peer); waiting !== undefined; waiting = this.#waiting.get(peer)) {
       await ready(peer)
-      void this.#send(peer, waiting.splice(0, this.#batchOf(waiting)))
+      const answered = this.#send(peer, waiting.splice(0, this.#batchOf(waiting)))
+      if (waiting.length === 0) await settledWithin(answered, LINGER_MS)
       if (waiting.length === 0) this.#waiting.delete(peer)
     }
   }
@@ -67,6 +69,7 @@ export class Gathered<P extends object, I, O> {
     const [only] = waiting
     if (only !== undefined && (waiting.length === 1 || this.#old.has(peer))) {
       for (const { item, answer } of waiting) one(peer, item).then(answer.resolve, answer.reject)
+      await Promise.allSettled(waiting.map(({ answer }) => answer.promise))
       return
     }
     try {
@@ -88,6 +91,19 @@ export class Gathered<P extends object, I, O> {
 /** Of one message. Smaller costs messages, larger holds up what follows it at the peer. */
 const MOST = 100
 const MOST_BYTES = 512 * 1024
+/** What is asked behind a message waits for its answer, for so long at most. Smaller sends more messages, larger lets one slow answer delay others. */
+const LINGER_MS = 50
+
+/** Resolves when it has settled, or then. */
+function settledWithin(promise: Promise<void>, ms: number): Promise<void> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(resolve, ms)
+    void promise.finally(() => {
+      clearTimeout(timer)
+      resolve()
+    })
+  })
+}
 
 function settle<O>(answer: PromiseWithResolvers<O>, outcome: Outcome<O> | undefined): void {
   if (outcome === undefined) answer.reject(new Error('a request for many was answered for fewer'))

@@ -37,6 +37,8 @@ interface PastToken {
 /** Of the past, the newest are kept, for this long. */
 const PAST_TOKENS = 1_000
 const PAST_MS = 30 * 86_400_000
+/** Tokens that have expired are put away this often at most. Smaller: who makes a thousand looks through all of them each time; larger keeps more. */
+const SWEEP_MS = 60_000
 
 export interface JoinTokensOptions {
   role: JoinToken['role']
@@ -58,6 +60,8 @@ export class JoinTokens {
   readonly #clock: Clock
   /** When the tokens of this process end, by `clock.now()`: a clock that is set meanwhile changes nothing for them. */
   readonly #endsAt = new Map<string, number>()
+  /** By `clock.now()`. */
+  #sweepAt = Number.NEGATIVE_INFINITY
   /** The past ones, oldest first; read when first needed. */
   #oldestFirst: { key: string; at: number }[] | undefined
 
@@ -84,11 +88,7 @@ export class JoinTokens {
       clock: this.#clock,
     })
     this.#store.transaction(() => {
-      for (const old of this.#saved.keys()) {
-        const record = this.#saved.get(old)
-        if (record === undefined || !this.#isOver(old, record)) continue
-        this.#end(old, { hash: record.hash, at: Math.min(record.expiresAt, this.#clock.wall()), end: 'expired' })
-      }
+      if (this.#clock.now() >= this.#sweepAt) this.#sweep()
       this.#saved.put(id, { hash, expiresAt, mintedAt: this.#clock.wall(), subject })
     })
     this.#endsAt.set(id, this.#clock.now() + ttlSeconds * 1_000)
@@ -109,6 +109,16 @@ export class JoinTokens {
     if (!matchesToken(record.hash, secret)) throw refused(UNKNOWN)
     if (this.#isOver(id, record)) throw refused(this.#whyOver(record))
     return { id, subject: record.subject }
+  }
+
+  /** Those that nobody used in time are of the past: in one that lists many, not each time. Within a transaction. */
+  #sweep(): void {
+    for (const old of this.#saved.keys()) {
+      const record = this.#saved.get(old)
+      if (record === undefined || !this.#isOver(old, record)) continue
+      this.#end(old, { hash: record.hash, at: Math.min(record.expiresAt, this.#clock.wall()), end: 'expired' })
+    }
+    this.#sweepAt = this.#clock.now() + SWEEP_MS
   }
 
   #whyOver({ mintedAt = 0, expiresAt }: TokenRecord): string {

@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util'
 import { isMeshError, MeshError } from '../../core/errors.ts'
 import type { Clock } from '../../core/kit/clock.ts'
 import type { Log } from '../../core/kit/log.ts'
@@ -282,9 +283,12 @@ export class ClusterMessages implements ClusterListener {
       ...(violation === undefined ? {} : { violation }),
       ...(movesTo?.leaves === record.cluster ? { movesTo } : {}),
     }
-    store.instances.put(record.id, changed)
-    this.#takeRun(changed)
-    for (const event of eventsOf(record, changed, { cause })) events.record(event)
+    const isNews = !isDeepStrictEqual({ ...changed, changedAt: record.changedAt }, record) // after each new link most is none
+    if (isNews) {
+      store.instances.put(record.id, changed)
+      this.#takeRun(changed)
+      for (const event of eventsOf(record, changed, { cause })) events.record(event)
+    }
     if (runsAtFormer(changed)) this.#parts.reconciler.moves.heard(changed)
     const shown = ({ state, node, also }: InstanceRecord) => JSON.stringify([state, node, also])
     return shown(record) !== shown(changed)

@@ -1,3 +1,5 @@
+import type { Clock } from '../../core/kit/clock.ts'
+import { Paced } from '../../core/kit/paced.ts'
 import { interestOf, type InterestKey, type ServiceId } from '../../core/model/ids.ts'
 import type { Clusters } from './clusters.ts'
 import { entriesUnder } from './entries.ts'
@@ -8,35 +10,41 @@ export interface EntryPublisherParts {
   store: RootStore
   vips: Vips
   clusters: Clusters
+  clock: Clock
 }
 
 /** Services in one turn of the event loop. Smaller costs transactions, larger holds up what else waits. */
 const AT_ONCE = 100
+/** Between two times. Smaller sends more messages while much changes, larger tells later what changed after something else did. */
+const EVERY_MS = 50
 
 /**
- * Tells the clusters that asked what tables show of the services that changed: all changes of one turn together. What a cluster has said of
+ * Tells the clusters that asked what tables show of the services that changed: what changes alone at the end of the turn, much together. What a cluster has said of
  * its own nodes is not told to that cluster: of those it believes nobody but itself.
  */
 export class EntryPublisher {
   readonly #parts: EntryPublisherParts
   /** And the only cluster that need not be told. */
   readonly #changed = new Map<ServiceId, string | undefined>()
+  readonly #paced: Paced
   #isClosed = false
 
   constructor(parts: EntryPublisherParts) {
     this.#parts = parts
+    this.#paced = new Paced({ work: () => this.#flush(), everyMs: EVERY_MS, clock: parts.clock })
   }
 
   /** `saidBy`: the cluster that knows it already. */
   publish(service: ServiceId, saidBy?: string): void {
     if (this.#isClosed) return
-    if (this.#changed.size === 0) setImmediate(() => this.#flush())
     const isSame = !this.#changed.has(service) || this.#changed.get(service) === saidBy
     this.#changed.set(service, isSame ? saidBy : undefined)
+    this.#paced.due()
   }
 
   close(): void {
     this.#isClosed = true
+    this.#paced[Symbol.dispose]()
   }
 
   #flush(): void {

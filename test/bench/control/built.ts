@@ -4,7 +4,8 @@ import { build } from 'esbuild'
 import { folderOf, REPOSITORY } from '../build.ts'
 
 /** CommonJS packages ask for Node's modules by `require`. */
-const BANNER = "import { createRequire as createRequire_ } from 'node:module'; const require = createRequire_(import.meta.url);"
+const BANNER =
+  "import { createRequire as createRequire_ } from 'node:module'; const require = createRequire_(import.meta.url);"
 
 let built: Promise<string> | undefined
 

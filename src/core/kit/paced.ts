@@ -1,0 +1,47 @@
+import type { Clock } from './clock.ts'
+
+export interface PacedOptions {
+  work: () => void
+  /** Between two times. Smaller is done more often, larger gathers more. */
+  everyMs: number
+  clock: Pick<Clock, 'now' | 'after'>
+}
+
+/**
+ * Work that is due again and again: what comes alone is done at the end of its turn of the event loop, what comes in numbers is gathered.
+ *
+ *     due ─▶ done at the end of the turn ─▶ due, due, due ─▶ done once, `everyMs` after the time before
+ */
+export class Paced implements Disposable {
+  readonly #options: PacedOptions
+  #doneAt = Number.NEGATIVE_INFINITY
+  #cancel: (() => void) | undefined
+
+  constructor(options: PacedOptions) {
+    this.#options = options
+  }
+
+  due(): void {
+    if (this.#cancel !== undefined) return
+    const { everyMs, clock } = this.#options
+    const restMs = this.#doneAt + everyMs - clock.now()
+    if (restMs > 0) this.#cancel = clock.after(restMs, () => this.#do())
+    else {
+      const turn = setImmediate(() => this.#do())
+      this.#cancel = () => clearImmediate(turn)
+    }
+  }
+
+  /** What is due is not done. */
+  [Symbol.dispose](): void {
+    this.#cancel?.()
+    this.#cancel = undefined
+  }
+
+  #do(): void {
+    const { work, clock } = this.#options
+    this.#cancel = undefined
+    this.#doneAt = clock.now()
+    work()
+  }
+}
