@@ -55,6 +55,8 @@ const { version, description } = JSON.parse(readFileSync(join(REPOSITORY, 'packa
 const [, OPTIONS = ''] = /^#!.* node (.*)$/m.exec(readFileSync(join(REPOSITORY, 'src/hedgerow.js'), 'utf8')) ?? []
 const LAUNCHER = `#!/bin/sh
 # hedgerow ${version}, with its own Node
+case $0 in /*) HEDGEROW_LAUNCHER=$0 ;; *) HEDGEROW_LAUNCHER=$PWD/$0 ;; esac
+export HEDGEROW_LAUNCHER
 here=$(readlink -f "$0")
 lib=\${here%/bin/hedgerow}/lib/hedgerow
 exec "$lib/node" ${OPTIONS} "$lib/dist/src/hedgerow.js" "$@"

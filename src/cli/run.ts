@@ -1,7 +1,9 @@
 import { spawn } from 'node:child_process'
+import { existsSync } from 'node:fs'
 import type { Command } from 'commander'
 import type { Predecessor } from '../agent/hand-over.ts'
 import type { Config, PartialConfig } from '../config/schema.ts'
+import { background } from '../core/kit/background.ts'
 import type { Log } from '../core/kit/log.ts'
 import { folders, type Context } from './context.ts'
 import {
@@ -212,8 +214,16 @@ async function predecessorOf({ takeOver = false }: RunOptions, { state }: Contex
 
 /** This command again, in a process of its own that takes over, with the version that is installed now. */
 function respawn(): void {
-  const args = process.argv.slice(1).filter((arg) => arg !== TAKE_OVER)
-  spawn(process.execPath, [...process.execArgv, ...args, TAKE_OVER], { detached: true, stdio: 'inherit' }).unref()
+  const [program, ...before] = programAgain(process.execPath, process.execArgv, process.env['HEDGEROW_LAUNCHER'])
+  const args = process.argv.slice(2).filter((arg) => arg !== TAKE_OVER)
+  const child = spawn(program, [...before, ...args, TAKE_OVER], { detached: true, stdio: 'inherit' })
+  child.on('error', (error) => background.failed('restart', error)).unref()
+}
+
+/** That of a package starts by the path by which it was started: after an upgrade, a link leads to the new version. */
+function programAgain(node: string, options: readonly string[], launcher = ''): [string, ...string[]] {
+  const isPackaged = node.endsWith('/lib/hedgerow/node') && existsSync(launcher)
+  return isPackaged ? [launcher] : [node, ...options, ...process.argv.slice(1, 2)]
 }
 
 const TAKE_OVER = '--take-over'

@@ -205,6 +205,12 @@ ln -s /opt/hedgerow-*/bin/hedgerow /usr/local/bin/hedgerow
 /usr/local/bin/hedgerow --state /root/x up --log-level error > /root/up.log 2>&1 & up=$!
 for i in $(seq 100); do grep -q READY /root/up.log && break; sleep 0.1; done
 /usr/local/bin/hedgerow --state /root/x check --mesh
-kill $up; wait $up
-rm -rf /opt/hedgerow-* /usr/local/bin/hedgerow /root/x`
+cp -a /opt/hedgerow-* /opt/next
+ln -sfn /opt/next/bin/hedgerow /usr/local/bin/hedgerow
+/usr/local/bin/hedgerow --state /root/x restart | tee /root/restarted
+wait $up
+next=$(sed -n 's/^pid *//p' /root/restarted)
+[ "$(readlink /proc/$next/exe)" = /opt/next/lib/hedgerow/node ]
+kill $next; while [ -e /proc/$next ]; do sleep 0.1; done
+rm -rf /opt/next /opt/hedgerow-* /root/restarted /usr/local/bin/hedgerow /root/x`
 }
