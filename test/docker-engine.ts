@@ -22,9 +22,12 @@ const LIBRARIES = ['lib', 'usr/lib'].flatMap((folder) =>
 )
 const PREFIX = 'hedgerow-engine'
 
+export type EngineKind = 'docker' | 'podman'
+
 /** Why there can be no engine here, in words for a skip. */
-export function lackingDockerd(): string | undefined {
+export function lackingEngine(kind: EngineKind = 'docker'): string | undefined {
   if (process.getuid?.() !== 0) return 'needs root'
+  if (kind === 'podman' && !hasTool('podman')) return 'needs podman (apt-get install podman)'
   return isHere() ? undefined : `needs dockerd (${PACKAGES.join(', ')})`
 }
 
@@ -56,27 +59,19 @@ export class Engine implements AsyncDisposable {
   }
 
   /** Until it is disposed of, `docker` in this process and what it starts means this engine. */
-  static async start(): Promise<Engine> {
+  static async start(kind: EngineKind = 'docker'): Promise<Engine> {
     sweepEngines()
     const folder = mkdtempSync(join(tmpdir(), `${PREFIX}-${process.pid}-${startOf(process.pid)}-`))
     const folders = [join(UNPACKED, 'usr/bin'), join(UNPACKED, 'usr/sbin'), '/usr/sbin', '/sbin']
     process.env['PATH'] = [process.env['PATH'], ...folders].join(delimiter)
     process.env['DOCKER_HOST'] = `unix://${folder}/engine.sock`
-    const options = [
-      `--data-root=${folder}/data`,
-      `--exec-root=${folder}/exec`,
-      `--pidfile=${folder}/engine.pid`,
-      `--host=unix://${folder}/engine.sock`,
-      ...'--bridge=none --iptables=false --ip6tables=false --ip-forward=false --ip-masq=false --log-level=warn'.split(
-        ' ',
-      ),
-    ]
-    const program = Program.start(['dockerd', ...options], { env: { LD_LIBRARY_PATH: LIBRARIES.join(delimiter) } })
+    const argv = kind === 'podman' ? podman(folder) : dockerd(folder)
+    const program = Program.start(argv, { env: { LD_LIBRARY_PATH: LIBRARIES.join(delimiter) } })
     const engine = new Engine(folder, program)
     while ((await run(['docker', 'version'])).code !== 0) {
       if (program.exit !== undefined) {
         await engine[Symbol.asyncDispose]()
-        throw new Error(`dockerd ended with ${program.exit}: ${program.lines.slice(-5).join('\n')}`)
+        throw new Error(`${argv[0]} ended with ${program.exit}: ${program.lines.slice(-5).join('\n')}`)
       }
       await setTimeout(100)
     }
@@ -104,6 +99,26 @@ export class Engine implements AsyncDisposable {
     await this.#program.stop(20_000)
     remove(this.#folder)
   }
+}
+
+function dockerd(folder: string): [string, ...string[]] {
+  const none = '--bridge=none --iptables=false --ip6tables=false --ip-forward=false --ip-masq=false --log-level=warn'
+  return [
+    'dockerd',
+    `--data-root=${folder}/data`,
+    `--exec-root=${folder}/exec`,
+    `--pidfile=${folder}/engine.pid`,
+    `--host=unix://${folder}/engine.sock`,
+    ...none.split(' '),
+  ]
+}
+
+/** Its networks need rules of its own; there is a namespace for them. */
+function podman(folder: string): [string, ...string[]] {
+  const places = ['--root', `${folder}/data`, '--runroot', `${folder}/run`, '--tmpdir', `${folder}/tmp`]
+  const networks = ['--network-config-dir', `${folder}/networks`]
+  const service = ['system', 'service', '--time', '0', `unix://${folder}/engine.sock`]
+  return ['podman', ...places, ...networks, '--cgroup-manager', 'cgroupfs', ...service]
 }
 
 /** Ends engines whose tests were killed, and removes what they kept. */

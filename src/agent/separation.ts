@@ -17,6 +17,8 @@ export function openSeparation({ config, dir, log, life, clock }: AgentContext):
       reason: separation.reason,
     })
   }
+  if (separation.mountReason !== undefined)
+    log.warn('instances share /tmp with the machine', { reason: separation.mountReason })
   const { cgroups } = separation
   if (cgroups === undefined) return separation
   const own = basename(cgroups.path)
@@ -44,6 +46,8 @@ function limitsText(faults: CgroupTree['faults']): string {
 export function separationCheck({
   users,
   setpriv,
+  mountTools,
+  mountReason,
   reason,
   cgroups,
   cgroupReason,
@@ -58,5 +62,10 @@ export function separationCheck({
   }
   const { first, last } = users.range
   const setuid = setpriv === undefined ? '; setuid programs keep their rights: setpriv is not installed' : ''
-  return { check: 'instances', ok: true, finding: `users of their own (uid ${first} to ${last}), ${groups}${setuid}` }
+  const tmp = mountTools === undefined ? `, the /tmp of the machine (${mountReason})` : ', /tmp of their own'
+  return {
+    check: 'instances',
+    ok: true,
+    finding: `users of their own (uid ${first} to ${last})${tmp}, ${groups}${setuid}`,
+  }
 }

@@ -167,6 +167,8 @@ export interface ServiceSpec {
   pids?: number
   /** Secrets of its app that it gets as files. */
   secrets?: string[]
+  /** A program shares /tmp with the machine. */
+  isolation?: 'none'
   files?: FileSpec[]
   volumes?: VolumeSpec[]
   /** When the image is pulled; `missing` when absent. */

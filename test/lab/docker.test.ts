@@ -2,7 +2,7 @@ import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import t from 'tap'
 import { labContract } from '../contracts/lab.ts'
-import { Engine, lackingDockerd } from '../docker-engine.ts'
+import { Engine, lackingEngine } from '../docker-engine.ts'
 import { lab } from '../../src/lab/lab.ts'
 import { lackingFor } from '../../src/lab/missing-rights.ts'
 import { lacking } from '../../src/lab/namespace.ts'
@@ -12,7 +12,7 @@ import '../support/no-orphans.ts'
 const MAIN = join(import.meta.dirname, '../../src/main.ts')
 
 t.setTimeout(280_000)
-const skip = (await lacking()) ?? lackingDockerd() ?? false
+const skip = (await lacking()) ?? lackingEngine() ?? false
 const engine = skip === false ? await Engine.start() : undefined
 t.teardown(() => engine?.[Symbol.asyncDispose]())
 

@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
 import { runtimeContract } from '../contracts/runtime.ts'
-import { Engine, lackingDockerd } from '../docker-engine.ts'
+import { Engine, lackingEngine } from '../docker-engine.ts'
 import { run, text } from '../../src/lab/program.ts'
 import { freePort } from '../../src/lab/system-tools.ts'
 import { explain } from '../../src/core/errors.ts'
@@ -28,7 +28,9 @@ import '../support/no-orphans.ts'
  * so that nothing is sent from the machine to an address of a container.
  */
 const INSIDE = 'HEDGEROW_TEST_CONTAINERS'
-const skip = lackingDockerd() ?? false
+/** podman.test.ts sets it. */
+const kind = process.env['HEDGEROW_TEST_ENGINE'] === 'podman' ? 'podman' : 'docker'
+const skip = lackingEngine(kind) ?? false
 if (skip === false && process.env[INSIDE] === undefined) {
   const argv = ['--net', process.execPath, import.meta.filename]
   process.exit(spawnSync('unshare', argv, { stdio: 'inherit', env: { ...process.env, [INSIDE]: '1' } }).status ?? 1)
@@ -41,7 +43,7 @@ let engine: Engine | undefined
 if (skip !== false) t.test('containers', { skip }, () => Promise.resolve())
 else {
   await text(['ip', 'link', 'set', 'lo', 'up'])
-  const started = await Engine.start()
+  const started = await Engine.start(kind)
   engine = started
   t.teardown(() => started[Symbol.asyncDispose]())
   await engine.busybox(IMAGE, 'ENTRYPOINT ["/busybox"]', 'CMD ["httpd", "-f", "-p", "80"]', 'ENV FROM_IMAGE=kept')
@@ -133,7 +135,7 @@ function withEngine(engine: Engine): void {
     }
   }
 
-  runtimeContract('docker', async () => {
+  runtimeContract(kind, async () => {
     return {
       runtime: await runtimeFor('contract'),
       server: assignmentOf({ runtime: 'docker', code: IMAGE, cmd: [], port: 80 }),

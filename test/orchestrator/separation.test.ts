@@ -6,6 +6,7 @@ import {
   mkdirSync,
   mkdtempSync,
   openSync,
+  readdirSync,
   readFileSync,
   rmdirSync,
   rmSync,
@@ -103,8 +104,9 @@ test('two instances have two users, no other groups, no way back to root, and ca
   using here = folders()
   const look = `cat ${here.secret}/key.pem; id; grep -E '^(Groups|CapEff|NoNewPrivs):' /proc/self/status; echo done`
   const traces: Trace[] = []
-  const one = await here.runtime.launch(here.launch({ cmd: ['sh', '-c', `${look}; exec sleep 60`] }, traces))
-  const two = await here.runtime.launch(here.launch({ cmd: ['sleep', '60'] }, traces))
+  const isolation = 'none' // else it does not even see the folder
+  const one = await here.runtime.launch(here.launch({ cmd: ['sh', '-c', `${look}; exec sleep 60`], isolation }, traces))
+  const two = await here.runtime.launch(here.launch({ cmd: ['sleep', '60'], isolation }, traces))
   await until(() => here.said().includes('done'))
   const uids = [one, two].map(({ pid }) => uidsIn(readFileSync(`/proc/${pid}/status`, 'latin1'))[0] as number)
   t.not(uids[0], uids[1])
@@ -125,7 +127,7 @@ test('what leaves the session and clears its environment ends with the instance;
   using here = folders()
   const escape = "(setsid env -i sh -c 'sleep 61; :' &) ; echo $HOME; echo left; exec sleep 60"
   const traces: Trace[] = []
-  const running = await here.runtime.launch(here.launch({ cmd: ['sh', '-c', escape] }, traces))
+  const running = await here.runtime.launch(here.launch({ cmd: ['sh', '-c', escape], isolation: 'none' }, traces))
   await until(() => here.said().includes('left'))
   const { uid, cgroup } = traces.at(-1) as { uid: number; cgroup?: string }
   await until(async () => (await membersOf({ uid })).length >= 3)
@@ -139,6 +141,54 @@ test('what leaves the session and clears its environment ends with the instance;
   t.notOk(existsSync(home), 'its HOME is gone')
   t.notOk(existsSync(`/run/hedgerow/uids/${uid}`), 'its uid is free')
   if (cgroup !== undefined) t.notOk(existsSync(cgroup), 'its control group is gone')
+})
+
+test('/tmp and HOME are one folder of its own, for commands beside it too, and hold what their document says', {
+  skip,
+}, async (t) => {
+  using here = folders()
+  if (here.separation.mountTools === undefined) return t.match(here.separation.mountReason, /./, 'told why not')
+  const value = `it's "$HOME" \\ \n#`
+  const show = 'echo mine > /tmp/a; cat $HOME/a /var/tmp/a; echo "$VALUE"; id -u; pwd; ulimit -n; exec sleep 60'
+  const service = {
+    cmd: ['sh', '-c', show],
+    environment: [`VALUE=${value}`, 'IFS=a'],
+    open_files: 500,
+    workdir: '/usr',
+  }
+  const traces: Trace[] = []
+  const running = await here.runtime.launch(here.launch(service, traces))
+  await until(() => here.said().includes('500'))
+  const { uid } = traces.at(-1) as { uid: number }
+  t.equal(here.said(), `mine\nmine\n${value}\n${uid}\n/usr\n500\n`)
+  t.notOk(existsSync('/tmp/a'), 'the machine does not have it')
+  t.notMatch(readFileSync(`/proc/${running.pid}/cmdline`, 'latin1'), 'VALUE', 'nobody can read its environment')
+  const outputOf = async (run: typeof running) => {
+    const command = await run.exec?.(['sh', '-c', 'cat /tmp/a; echo "$VALUE"; id -u; cat'])
+    command?.stdin.end('from outside\n')
+    let text = ''
+    for await (const chunk of command?.stdout ?? []) text += String(chunk)
+    return text
+  }
+  const expected = `mine\n${value}\n${uid}\nfrom outside\n`
+  t.equal(await outputOf(running), expected)
+  running.letGo()
+  const adopted = await here.runtime.adopt(here.launch(service), traces.at(-1) as Trace)
+  if (adopted === undefined) throw new Error('it was not adopted')
+  t.equal(await outputOf(adopted), expected, 'after a restart of the agent, too')
+  await adopted.stop(1_000)
+  await adopted.ended
+  t.same(
+    readdirSync('/tmp').filter((name) => name.startsWith(`hedgerow-${uid}-`)),
+    [],
+    'it is gone',
+  )
+
+  const shared = ['ls', here.dir]
+  for (const more of [{ cmd: shared }, { cmd: ['sh', '-c', shared.join(' ')], isolation: 'none' }]) {
+    const reading = await here.runtime.launch(here.launch(more))
+    t.match(await reading.ended, { code: 0 }, 'what its document names is there')
+  }
 })
 
 const noLimits = (() => {

@@ -3,7 +3,7 @@ import { existsSync, realpathSync, renameSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import t from 'tap'
 import { until } from '../bench/nat/world.ts'
-import { Engine, lackingDockerd } from '../docker-engine.ts'
+import { Engine, lackingEngine } from '../docker-engine.ts'
 import { imageOfThisMachine } from '../../src/lab/docker/image.ts'
 import type { Host } from '../../src/lab/host.ts'
 import { lab } from '../../src/lab/lab.ts'
@@ -18,7 +18,7 @@ import '../support/no-orphans.ts'
  */
 t.setTimeout(280_000)
 const npm = which('npm')
-const skip = (await lacking()) ?? lackingDockerd() ?? (npm === undefined ? 'needs npm' : false)
+const skip = (await lacking()) ?? lackingEngine() ?? (npm === undefined ? 'needs npm' : false)
 const REPOSITORY = resolve(import.meta.dirname, '../..')
 const HEDGEROW = ['node', '/app/dist/src/hedgerow.js']
 const NAME = 'shop.acme.echo.prod.any.closest.local'

@@ -41,7 +41,13 @@ for (const instanceUsers of ['separate', 'agent'] as const) {
       const escape = `(setsid env -i CALL="$CALL" sh -c 'sleep 1; ${call('escaped').replaceAll("'", '')}' &)`
       const steal = `cat ${key} > /dev/null 2>&1 && echo key stolen >> ${file} || echo key kept >> ${file}`
       const cmd = ['sh', '-c', `${call('instance')}; ${steal}; ${escape}; exec sleep 60`]
-      const spy = { microservice_name: 'spy', microservice_namespace: 'prod', cmd, environment: [`CALL=${CALL}`] }
+      const spy = {
+        microservice_name: 'spy',
+        microservice_namespace: 'prod',
+        cmd,
+        environment: [`CALL=${CALL}`],
+        isolation: 'none',
+      }
       await mesh.control.api.call('POST', '/apps', sla([spy], 'spies'))
       await until(() => existsSync(file) && /^escaped /m.test(readFileSync(file, 'utf8')), 'the escaped one has called')
       const said = readFileSync(file, 'utf8')

@@ -217,6 +217,7 @@ export const Spec = as<ServiceSpec>(
     proxy: Type.Optional(Type.Enum(['socks', 'none'])),
     openFiles: Type.Optional(whole(1_048_576)),
     secrets: Type.Optional(many(Label, 16)),
+    isolation: Type.Optional(Type.Literal('none')),
     files: Type.Optional(
       many(
         Type.Object({

@@ -35,6 +35,7 @@ export const FIELDS: Readonly<Record<keyof ServiceSpec, Field>> = {
   workdir: field('restart', 'workdir'),
   pids: field('restart', 'pids'),
   secrets: field('restart', 'secrets'),
+  isolation: field('restart', 'isolation'),
   files: field('restart', 'files'),
   volumes: field('restart', 'volumes'),
   pull: field('restart', 'pull'),

@@ -68,6 +68,11 @@ export const SERVICE_KEYS: readonly Key[] = [
     'Names of secrets of the application (`hedgerow secret create APP.NAMESPACE.NAME`). Each is a file of that name in the folder `$HEDGEROW_SECRETS`, in memory; `docker`: in `/run/secrets`.',
   ),
   ours(
+    'isolation',
+    choice('own', 'none'),
+    '`process`: `own` (default): where its node has the rights, the program has a `/tmp` and `/var/tmp` of its own, unless the document names something in the machine’s. `none`: the machine’s. Who it runs as is for the node to say (docs/security.md).',
+  ),
+  ours(
     'files',
     objects(16),
     '`process`, `docker`: files that an instance gets, in memory and read-only; 256 KiB of text in all.',

@@ -52,6 +52,7 @@ export function readService(
     fixedPorts: runtime !== 'docker' && fields.flag('fixed_port'),
     ...proxyOf(fields),
     ...openFilesOf(fields),
+    ...(fields.text('isolation') === 'none' ? ({ isolation: 'none' } as const) : {}),
     ...containerOf(fields),
     ...readSecrets(fields, runtime, findings),
     ...readMounts(fields, runtime, findings),
@@ -157,6 +158,8 @@ function checkContainer(
   findings: Findings,
 ): void {
   if (runtime !== 'docker') {
+    if (runtime !== 'process' && fields.has('isolation'))
+      findings.warn(fields.at('isolation'), `has no effect in the runtime ${runtime}`)
     for (const key of runtime === 'process' ? OF_CONTAINERS : (['pids', ...OF_CONTAINERS] as const)) {
       if (fields.has(key) && fields.value(key) !== false)
         findings.warn(fields.at(key), `has no effect in the runtime ${runtime}`)

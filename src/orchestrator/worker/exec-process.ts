@@ -1,13 +1,14 @@
-import { spawn } from 'node:child_process'
+import { spawn, type ChildProcessWithoutNullStreams } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync, readlinkSync } from 'node:fs'
 import { constants } from 'node:os'
 import { explain, MeshError } from '../../core/errors.ts'
+import { besideOwnTmp, hasOwnMounts, type MountTools } from './own-mounts.ts'
 import { signalGroup } from './process-group.ts'
 import type { Program } from './program.ts'
 import type { InstanceCommand } from './runtime.ts'
 import type { Own } from './separation.ts'
-import { filesLimit, withoutPrivileges } from './start-process.ts'
+import { filesLimit, spawnWrapped, withoutPrivileges } from './start-process.ts'
 
 /*
  * A command beside the program of an instance: as its user, in its control group, with its environment and in its folder. It belongs to the run and ends with it; by its mark also where the run has neither.
@@ -27,19 +28,29 @@ export interface ExecutedIn {
   known: Circumstances | undefined
   own: Own
   setpriv: string | undefined
+  mountTools: MountTools | undefined
   openFiles: number | undefined
 }
 
 /** @throws MeshError REQUEST_FAILED */
 export async function execBeside(
-  { pid, known, own: { uid, cgroup }, setpriv, openFiles }: ExecutedIn,
+  { pid, known, own: { uid, cgroup }, setpriv, mountTools, openFiles }: ExecutedIn,
   cmd: readonly string[],
 ): Promise<InstanceCommand> {
   try {
     const { environment, cwd } = known ?? circumstancesOf(pid)
-    const argv = ['-c', STARTED, filesLimit(openFiles), ...withoutPrivileges(cmd, uid, setpriv)]
-    const user = uid === undefined ? {} : { uid, gid: uid }
-    const child = spawn('/bin/sh', argv, { cwd, env: environment, detached: true, stdio: 'pipe', ...user })
+    const files = filesLimit(openFiles)
+    const child = (
+      uid !== undefined && mountTools !== undefined && hasOwnMounts(pid)
+        ? spawnWrapped(besideOwnTmp(mountTools, { pid, uid, files, cmd }, { cwd, environment }), ['pipe', 'pipe'])
+        : spawn('/bin/sh', ['-c', STARTED, files, ...withoutPrivileges(cmd, uid, setpriv)], {
+            cwd,
+            env: environment,
+            detached: true,
+            stdio: 'pipe',
+            ...(uid === undefined ? {} : { uid, gid: uid }),
+          })
+    ) as ChildProcessWithoutNullStreams
     const ended = once(child, 'exit').then(([code, signal]) => exitCodeOf(code, signal))
     ended.catch(() => undefined) // told by the wait for its start
     child.stdin.on('error', () => undefined) // it reads no more

@@ -9,6 +9,7 @@ import { bootId, descendants, endGroup, isAlive, isInUse, signalGroup } from './
 import { execBeside, type Circumstances } from './exec-process.ts'
 import { limitsOf, unheldText, withMemory } from './limits.ts'
 import { filesOf, secretsOfFolder } from './instance-files.ts'
+import { namedInTmp } from './own-mounts.ts'
 import { isFree, PortPool } from './ports.ts'
 import { environmentOf, programOf } from './program.ts'
 import {
@@ -80,6 +81,7 @@ export class ProcessRuntime implements Runtime {
       const { assignment, environment: given } = launch
       const values = await launch.secrets()
       const { spec } = assignment
+      if (spec.isolation !== 'none' && namedInTmp(spec) === undefined) own = this.#separation.withOwnTmp(own)
       own = this.#separation.give(run, own, { secrets: secretsOfFolder(spec, values), files: filesOf(spec, values) })
       const facts = { assignment, endpoints, node: this.#node, run, inherited: this.#inherited, given, own }
       const program = await programOf(assignment.spec, environmentOf(facts), own)
@@ -201,7 +203,10 @@ export class ProcessRuntime implements Runtime {
       shortcoming,
       pids,
       usage: async () => cgroup?.usage() ?? usageOfProcesses(pids()),
-      exec: (cmd) => execBeside({ pid, known, own, setpriv: this.#separation.setpriv, openFiles: spec.openFiles }, cmd),
+      exec: (cmd) => {
+        const { setpriv, mountTools } = this.#separation
+        return execBeside({ pid, known, own, setpriv, mountTools, openFiles: spec.openFiles }, cmd)
+      },
       adapt: (changed) => {
         memoryMb = changed.memoryMb
         cgroup?.limit(limitsOf(changed))

@@ -33,8 +33,9 @@ export interface Facts {
 
 /** The SLA's variables override the host's and the mesh's; what the node knows of the instance overrides all. */
 export function environmentOf(facts: Facts): Record<string, string> {
-  const { assignment, endpoints, node, run, inherited, given, own: { uid, home, secrets, files } = {} } = facts
+  const { assignment, endpoints, node, run, inherited, given, own: { uid, secrets, files, ...user } = {} } = facts
   const { spec } = assignment
+  const home = homeOf(user)
   const kept = KEPT.flatMap((key) => (inherited[key] === undefined ? [] : [[key, inherited[key]]]))
   const own = spec.environment.map((entry) => [entry.slice(0, entry.indexOf('=')), entry.slice(entry.indexOf('=') + 1)])
   const first = spec.ports.find(({ protocol }) => protocol === 'tcp') ?? spec.ports[0]
@@ -125,7 +126,13 @@ export async function programOf(
   return { argv: isScript ? [process.execPath, code.path] : [code.path], cwd, environment, ...limits }
 }
 
-function usualFolder({ uid, home }: Own): string {
+/** As the program sees it. */
+function homeOf({ home, mounts }: Pick<Own, 'home' | 'mounts'>): string | undefined {
+  return mounts === undefined ? home : '/tmp'
+}
+
+function usualFolder({ uid, ...user }: Own): string {
+  const home = homeOf(user)
   const here = process.cwd()
   return home === undefined || uid === undefined || barrierFor(uid, here) === undefined ? here : home
 }

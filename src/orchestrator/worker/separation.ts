@@ -6,6 +6,7 @@ import { explain, MeshError } from '../../core/errors.ts'
 import { Cgroup, CgroupTree } from '../../core/kit/cgroup.ts'
 import type { Controls } from '../../core/kit/cgroup-controls.ts'
 import { InstanceUsers, makeHome, removeHomes, uidRange, type UidRange } from './instance-users.ts'
+import { tryMounts, type MountTools } from './own-mounts.ts'
 import { endGroup } from './process-group.ts'
 import type { SecretValue } from '../spec.ts'
 import type { Trace } from './runtime.ts'
@@ -17,9 +18,10 @@ import { barrierFor } from './user-access.ts'
  *
  *     a user of its own      it cannot read the agent's files or another instance's, nor trace or signal them; its sockets
  *                            bear the uid, by which the data plane knows who calls
+ *     a /tmp of its own      (own-mounts.ts)
  *     a control group        it cannot leave it, so everything it started ends with it, and keeps to the limits of the document
  *
- * Both need root. The user is what counts; in containers there is often no cgroup that may be written to.
+ * All need root. The user is what counts; in containers there is often no cgroup that may be written to, and nothing may be mounted.
  */
 
 /** `auto`: users where that is possible. */
@@ -31,6 +33,8 @@ export interface Own {
   /** Its HOME and TMPDIR. */
   readonly home?: string | undefined
   readonly cgroup?: Cgroup | undefined
+  /** Absent: its /tmp is the machine's. */
+  readonly mounts?: { readonly tools: MountTools; readonly home: string } | undefined
   /** The run whose secrets are there as files, and their folder. */
   readonly secrets?: { readonly run: string; readonly path: string } | undefined
   /** Likewise, with the files of the document. */
@@ -57,6 +61,10 @@ export class Separation {
   readonly cgroups: CgroupTree | undefined
   /** `setpriv`, by which no program gets the rights of another user (setuid) any more; `undefined` where it is not installed. */
   readonly setpriv: string | undefined
+  /** By these a program gets a /tmp of its own; `undefined` where it cannot. */
+  readonly mountTools: MountTools | undefined
+  /** Why it cannot, where it has a user of its own. */
+  readonly mountReason: string | undefined
   /** Why instances run as the agent's user, where they do. */
   readonly reason: string | undefined
   /** `undefined`: nothing can have secrets. */
@@ -68,6 +76,8 @@ export class Separation {
     this.users = parts.users
     this.cgroups = parts.cgroups
     this.setpriv = parts.setpriv
+    this.mountTools = parts.mountTools
+    this.mountReason = parts.mountReason
     this.reason = parts.reason
     this.cgroupReason = parts.cgroupReason
     this.secretFiles = parts.secretFiles
@@ -101,7 +111,9 @@ export class Separation {
     const cgroups = isRoot() ? CgroupTree.open(name) : { reason: NOT_ROOT }
     return new Separation({
       secretFiles: new SecretFiles(dir, 'programs'),
-      ...(users instanceof InstanceUsers ? { users, setpriv: onPath('setpriv') } : { reason: users.reason }),
+      ...(users instanceof InstanceUsers
+        ? { users, setpriv: onPath('setpriv'), ...findMounts(range.first) }
+        : { reason: users.reason }),
       ...(cgroups instanceof CgroupTree ? { cgroups } : { cgroupReason: cgroups.reason }),
     })
   }
@@ -118,6 +130,12 @@ export class Separation {
       if (uid !== undefined) this.users?.release(uid)
       throw new MeshError('RUNTIME_FAILED', { reason: explain(cause) }, { cause })
     }
+  }
+
+  /** Its /tmp is its HOME, where the node can do that. */
+  withOwnTmp(own: Own): Own {
+    const { mountTools: tools } = this
+    return tools === undefined || own.home === undefined ? own : { ...own, mounts: { tools, home: own.home } }
   }
 
   /** The secrets of a run and its files, which its user alone may read. @throws MeshError RUNTIME_FAILED */
@@ -201,6 +219,15 @@ function openUsers(range: UidRange, setting: UserSetting, dir: string): Instance
   } catch (error) {
     return { reason: explain(error) }
   }
+}
+
+function findMounts(uid: number): Pick<Separation, 'mountTools'> | Pick<Separation, 'mountReason'> {
+  const [unshare, nsenter, setpriv] = ['unshare', 'nsenter', 'setpriv'].map(onPath)
+  if (unshare === undefined || nsenter === undefined || setpriv === undefined)
+    return { mountReason: 'unshare, nsenter and setpriv (util-linux) are not all installed' }
+  const tools = { unshare, nsenter, setpriv }
+  const mountReason = tryMounts(tools, uid)
+  return mountReason === undefined ? { mountTools: tools } : { mountReason }
 }
 
 function isRoot(): boolean {

@@ -1,8 +1,10 @@
-import { spawn } from 'node:child_process'
+import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { accessSync, close, constants, fchownSync, fstatSync, statSync } from 'node:fs'
 import { delimiter, resolve } from 'node:path'
+import type { Duplex } from 'node:stream'
 import { explain, MeshError } from '../../core/errors.ts'
+import { withOwnTmp, type Wrapped } from './own-mounts.ts'
 import { bootId, statOf } from './process-group.ts'
 import type { Program } from './program.ts'
 import type { Ended, Launch, Trace } from './runtime.ts'
@@ -13,6 +15,7 @@ import { barrierFor, checkAccess } from './user-access.ts'
  *     spawn: setsid, chdir, setgroups, setgid, setuid ─▶ /bin/sh, which waits ─▶ its control group ─▶ ulimit ─▶ setpriv ─▶ the program
  *
  * From the first instruction on it runs as the instance's user: the environment is the document's, and may tell the loader to run anything.
+ * One with a /tmp of its own: own-mounts.ts.
  */
 
 export function traceOf(run: string, { uid, cgroup, secrets, files }: Own): Trace {
@@ -68,25 +71,38 @@ export async function begin(
   { output, onTrace, signal }: Launch,
   { run, own, setpriv }: Start,
 ): Promise<Started> {
-  const { uid, cgroup } = own
+  const { uid, cgroup, mounts } = own
   const found = fileOf(file, { cwd, path: environment['PATH'] ?? '' }, uid)
   if (found !== undefined && uid !== undefined) await checkAccess(uid, found, 'execute')
   const fd = await output()
   try {
-    const wrapped = withoutPrivileges([file, ...args], uid, setpriv)
-    const [program, argv] =
-      found === undefined ? [file, args] : ['/bin/sh', ['-c', STARTED, filesLimit(openFiles), ...wrapped]]
+    const cmd = [file, ...args]
     if (uid !== undefined) giveOutput(fd, uid)
     signal.throwIfAborted() // from here to its trace in one turn: a program that no record names would run for ever
-    // `detached` is setsid(2): a session and group of its own. With a uid Node also drops all other groups (setgroups).
-    const user = uid === undefined ? {} : { uid, gid: uid }
-    const child = spawn(program, argv, { cwd, env: environment, detached: true, stdio: ['pipe', fd, fd], ...user })
+    const files = filesLimit(openFiles)
+    const child =
+      found !== undefined && uid !== undefined && mounts !== undefined
+        ? spawnWrapped(withOwnTmp(mounts.tools, { home: mounts.home, uid, files, cmd }, { cwd, environment }), [fd, fd])
+        : spawnHere(
+            found === undefined ? cmd : ['/bin/sh', '-c', STARTED, files, ...withoutPrivileges(cmd, uid, setpriv)],
+            {
+              cwd,
+              environment,
+              fd,
+              uid,
+            },
+          )
     const exited = new Promise<Ended>((resolve) => child.once('exit', (code, signal) => resolve(endedBy(code, signal))))
     const { pid } = child
     const startTime = pid === undefined ? 0 : (statOf(pid)?.startTime ?? 0)
     if (pid !== undefined) {
-      onTrace({ ...traceOf(run, own), pid, startTime })
-      cgroup?.add(pid)
+      try {
+        onTrace({ ...traceOf(run, own), pid, startTime })
+        cgroup?.add(pid)
+      } catch (error) {
+        child.kill('SIGKILL') // it still waits, as root where it has mounts of its own
+        throw error
+      }
     }
     child.stdin?.on('error', () => undefined) // it has ended already
     child.stdin?.end('\n')
@@ -97,6 +113,28 @@ export async function begin(
   } finally {
     close(fd, () => undefined)
   }
+}
+
+/** `detached` is setsid(2): a session and group of its own. With a uid Node also drops all other groups (setgroups). */
+function spawnHere(
+  [program = '', ...argv]: readonly string[],
+  { cwd, environment, fd, uid }: Pick<Program, 'cwd' | 'environment'> & { fd: number; uid: number | undefined },
+): ChildProcess {
+  const user = uid === undefined ? {} : { uid, gid: uid }
+  return spawn(program, argv, { cwd, env: environment, detached: true, stdio: ['pipe', fd, fd], ...user })
+}
+
+/** With its environment on descriptor 3. */
+export function spawnWrapped(
+  { file, args, cwd, env, environment }: Wrapped,
+  [out, err]: readonly [number | 'pipe', number | 'pipe'],
+): ChildProcess {
+  const child = spawn(file, args, { cwd, env, detached: true, stdio: ['pipe', out, err, 'pipe'] })
+  const given = child.stdio[3] as Duplex
+  given.on('error', () => undefined) // it has ended already
+  given.resume() // else that it is closed is not noticed
+  given.end(environment)
+  return child
 }
 
 /** So that no program gets the rights of another user (setuid). */
