@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process'
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { delimiter, join, resolve } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
@@ -66,7 +66,8 @@ export class Engine implements AsyncDisposable {
     process.env['PATH'] = [process.env['PATH'], ...folders].join(delimiter)
     process.env['DOCKER_HOST'] = `unix://${folder}/engine.sock`
     const argv = kind === 'podman' ? podman(folder) : dockerd(folder)
-    const program = Program.start(argv, { env: { LD_LIBRARY_PATH: LIBRARIES.join(delimiter) } })
+    const env = { LD_LIBRARY_PATH: LIBRARIES.join(delimiter), CONTAINERS_CONF: join(folder, 'containers.conf') }
+    const program = Program.start(argv, { env })
     const engine = new Engine(folder, program)
     while ((await run(['docker', 'version'])).code !== 0) {
       if (program.exit !== undefined) {
@@ -115,6 +116,8 @@ function dockerd(folder: string): [string, ...string[]] {
 
 /** Its networks need rules of its own; there is a namespace for them. */
 function podman(folder: string): [string, ...string[]] {
+  // by default it asks for more open files than a machine of CI may give
+  writeFileSync(join(folder, 'containers.conf'), '[containers]\ndefault_ulimits = ["nofile=1024:20000"]\n')
   const places = ['--root', `${folder}/data`, '--runroot', `${folder}/run`, '--tmpdir', `${folder}/tmp`]
   const networks = ['--network-config-dir', `${folder}/networks`]
   const service = ['system', 'service', '--time', '0', `unix://${folder}/engine.sock`]
