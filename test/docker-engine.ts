@@ -116,12 +116,16 @@ function dockerd(folder: string): [string, ...string[]] {
 
 /** Its networks need rules of its own; there is a namespace for them. */
 function podman(folder: string): [string, ...string[]] {
-  // by default it asks for more open files than a machine of CI may give
-  writeFileSync(join(folder, 'containers.conf'), '[containers]\ndefault_ulimits = ["nofile=1024:20000"]\n')
+  // by default it raises the limits of the machine, which root of a small one may not
+  const limits = '[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]\n'
+  writeFileSync(join(folder, 'containers.conf'), limits)
   const places = ['--root', `${folder}/data`, '--runroot', `${folder}/run`, '--tmpdir', `${folder}/tmp`]
   const networks = ['--network-config-dir', `${folder}/networks`]
+  // crun, its own, starts nothing where cgroup v1 and v2 are used at once
+  const runc = [join(UNPACKED, 'usr/sbin/runc'), '/usr/sbin/runc', '/usr/bin/runc'].find((path) => existsSync(path))
+  const runtime = runc === undefined ? [] : ['--runtime', runc]
   const service = ['system', 'service', '--time', '0', `unix://${folder}/engine.sock`]
-  return ['podman', ...places, ...networks, '--cgroup-manager', 'cgroupfs', ...service]
+  return ['podman', ...places, ...networks, ...runtime, '--cgroup-manager', 'cgroupfs', ...service]
 }
 
 /** Ends engines whose tests were killed, and removes what they kept. */

@@ -15,7 +15,7 @@ import { Engine } from '../../src/orchestrator/worker/docker/engine.ts'
 import { exitReason, healthFault } from '../../src/orchestrator/worker/docker/exit-reason.ts'
 import { candidateSockets } from '../../src/orchestrator/worker/docker/find-engine.ts'
 import { imageOf, pullQuery } from '../../src/orchestrator/worker/docker/image.ts'
-import { justAfter, LogFrames } from '../../src/orchestrator/worker/docker/log-frames.ts'
+import { justAfter, LogFrames, secondsOf } from '../../src/orchestrator/worker/docker/log-frames.ts'
 import { dueImages, PulledImages, type PulledImage } from '../../src/orchestrator/worker/docker/pulled-images.ts'
 import { ContainerGuard } from '../../src/orchestrator/worker/docker/container-guard.ts'
 import { macOf } from '../../src/orchestrator/worker/docker/container-rules.ts'
@@ -224,8 +224,13 @@ t.test('what a container printed, out of frames', async (t) => {
     const printed: Buffer[] = []
     for (let at = 0; at < stream.length; at += size) printed.push(...frames.take(stream.subarray(at, at + size)))
     t.equal(Buffer.concat(printed).toString(), 'one\ntwo words\n\n', `cut every ${size} bytes`)
-    t.equal(frames.time, second)
+    t.equal(frames.since, '1796027422+2', 'two frames of a second that is all the engine says')
   }
+  const next = new LogFrames('1796027422+2')
+  const goesOn = [' \n', ' two words\n', ' three\n', ' four\n'].map((text) => frame(`${second}${text}`))
+  t.equal(Buffer.concat(next.take(Buffer.concat(goesOn))).toString(), 'three\nfour\n', 'those are not read again')
+  t.equal(next.since, '1796027422+4')
+  t.same([secondsOf('1796027422+4'), secondsOf('1796027421.169187624')], ['1796027422', '1796027421.169187624'])
   t.equal(Buffer.concat(new LogFrames().take(frame('x'.repeat(100)))).length, 100, 'without a stamp nothing is lost')
   t.equal(justAfter(first), '1796027421.169187624')
   t.equal(justAfter('2026-11-30T08:30:21.999999999Z'), '1796027422.000000000')
@@ -365,6 +370,7 @@ async function fakeEngine(answer: (request: IncomingMessage, response: ServerRes
   const dir = mkdtempSync(join(tmpdir(), 'hedgerow-fake-'))
   const asked: string[] = []
   const server = createServer((request, response) => {
+    if (request.url === '/_ping') return void response.end('OK')
     asked.push(`${request.method} ${request.url}`)
     if (request.url === '/version')
       response.end(JSON.stringify({ ApiVersion: '1.41', Version: '20.10', Arch: 'amd64' }))

@@ -158,7 +158,7 @@ function withEngine(engine: Engine): void {
       memory: 32,
       vcpus: 0.5,
       pids: 50,
-      open_files: 2_000,
+      ...(kind === 'docker' ? { open_files: 2_000 } : {}), // Podman raises its other limits with it, which takes CAP_SYS_RESOURCE
     })
     const config =
       '{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}} {{.HostConfig.NanoCpus}} {{.HostConfig.PidsLimit}} {{.HostConfig.CapDrop}} {{.Config.Entrypoint}}'
@@ -171,7 +171,7 @@ function withEngine(engine: Engine): void {
       'HEDGEROW_INSTANCE=shop.acme.cart.prod.0',
       'HEDGEROW_PORT_8080=80',
       'PORT=80',
-      'files 2000',
+      ...(kind === 'docker' ? ['files 2000'] : []),
     ]
     for (const line of expected) t.ok(said.includes(line), line)
     t.equal(said.at(-1), '/tmp', 'where it runs')
@@ -187,10 +187,11 @@ function withEngine(engine: Engine): void {
       world.launch({ cmd: ['sleep', '600'] }),
     ])
     t.match(await seven.ended, { code: 7, detail: 'exited with code 7' })
+    // Podman 4 does not say what ended it
     t.match(await memory.ended, {
       code: 137,
-      detail: 'killed: out of memory (its limit is 16 MB)',
-      usage: { oomKills: 1 },
+      detail: /out of memory \(its limit is 16 MB\)/,
+      ...(kind === 'docker' ? { usage: { oomKills: 1 } } : {}),
     })
     await deaf.stop(0)
     t.match(await deaf.ended, { code: 137, detail: 'exited with code 137 (SIGKILL)' }, 'it does not end for SIGTERM')
@@ -237,7 +238,8 @@ function withEngine(engine: Engine): void {
     rmSync(next.dir, { recursive: true })
   })
 
-  t.test('the health check of the image', async (t) => {
+  // Podman makes no health check when it imports
+  t.test('the health check of the image', { skip: kind === 'podman' }, async (t) => {
     await engine.busybox(
       'healthy:1',
       'ENTRYPOINT ["/busybox"]',

@@ -5,7 +5,7 @@ import { Socket } from 'node:net'
 import type { Writable } from 'node:stream'
 import type { Clock } from '../../../core/kit/clock.ts'
 import type { Engine } from './engine.ts'
-import { justAfter, LogFrames } from './log-frames.ts'
+import { LogFrames, secondsOf } from './log-frames.ts'
 
 /*
  *     container ─▶ the engine's log ─▶ followed from `since` on ─▶ the instance's log
@@ -73,7 +73,7 @@ export class ContainerOutput {
     const { signal } = this.#ending
     while (!signal.aborted) {
       try {
-        const query = { follow: 1, stdout: 1, stderr: 1, timestamps: 1, since: this.#since ?? 0 }
+        const query = { follow: 1, stdout: 1, stderr: 1, timestamps: 1, since: secondsOf(this.#since ?? '0') }
         await this.#copy(await engine.open({ method: 'GET', path: `/containers/${container}/logs`, query, signal }))
         if (!(await isRunning(engine, container))) return
       } catch {
@@ -84,17 +84,17 @@ export class ContainerOutput {
   }
 
   async #copy(answer: IncomingMessage): Promise<void> {
-    const frames = new LogFrames()
+    const frames = new LogFrames(this.#since)
     for await (const chunk of answer) {
       for (const part of frames.take(chunk as Buffer)) if (!this.#sink.write(Buffer.from(part))) await this.#drained()
-      if (frames.time !== undefined) this.#progress(frames.time)
+      if (frames.since !== undefined) this.#progress(frames.since)
     }
   }
 
-  #progress(time: string): void {
+  #progress(since: string): void {
     const { clock, onProgress } = this.#options
-    this.#since = justAfter(time) ?? this.#since
-    if (this.#since === undefined || clock.now() - this.#rememberedAt < REMEMBER_MS) return
+    this.#since = since
+    if (clock.now() - this.#rememberedAt < REMEMBER_MS) return
     this.#rememberedAt = clock.now()
     onProgress(this.#since)
   }

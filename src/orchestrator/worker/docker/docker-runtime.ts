@@ -94,8 +94,8 @@ export class DockerRuntime implements Runtime {
 
   /** Looks for the engine again. */
   async refresh(): Promise<void> {
-    const found = await findEngine(this.#options.engine)
     const had = this.#engine
+    const found = await findEngine(this.#options.engine, had)
     if ('reason' in found) {
       this.#engine = undefined
       this.#reason = found.reason

@@ -46,11 +46,18 @@ export class Engine {
 
   /** @throws MeshError NOT_RUNNING, REQUEST_FAILED when no engine answers at this socket */
   static async connect(socketPath: string, timeoutMs: number): Promise<Engine> {
-    const answer = await answerOf(await begin(socketPath, { method: 'GET', path: '/version', timeoutMs }))
+    await answers(socketPath, timeoutMs)
+    // Podman asks programs for their versions first, which takes seconds on a busy machine
+    const answer = await answerOf(await begin(socketPath, { method: 'GET', path: '/version', timeoutMs: ANSWER_MS }))
     const { ApiVersion, Version, Arch } = answer as Record<string, unknown>
     if (typeof ApiVersion !== 'string' || typeof Arch !== 'string')
       throw new MeshError('REQUEST_FAILED', { address: socketPath, reason: 'it does not speak the Engine API' })
     return new Engine(socketPath, { apiVersion: ApiVersion, arch: Arch, version: String(Version) })
+  }
+
+  /** @throws as `connect`, when it has ended or does not answer within this time */
+  async ping(timeoutMs: number): Promise<void> {
+    await answers(this.socketPath, timeoutMs)
   }
 
   /**
@@ -72,6 +79,11 @@ export class Engine {
   async open({ path, ...ask }: Ask): Promise<IncomingMessage> {
     return begin(this.socketPath, { timeoutMs: ANSWER_MS, ...ask, path: `/v${this.version.apiVersion}${path}` })
   }
+}
+
+async function answers(socketPath: string, timeoutMs: number): Promise<void> {
+  const answer = await begin(socketPath, { method: 'GET', path: '/_ping', timeoutMs })
+  answer.resume()
 }
 
 /** Whether the engine answered with this HTTP status. */

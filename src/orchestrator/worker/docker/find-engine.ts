@@ -27,8 +27,14 @@ export function candidateSockets({ setting, environment, uid }: EngineWhere): st
 /** Larger: a socket behind which nothing answers holds up the start of the agent for longer. */
 const PROBE_MS = 2_000
 
-/** The first engine that answers; otherwise why none does. */
-export async function findEngine(where: EngineWhere): Promise<Engine | { reason: string }> {
+/** The first engine that answers, or the one that is known and still does; otherwise why none does. */
+export async function findEngine(where: EngineWhere, known?: Engine): Promise<Engine | { reason: string }> {
+  try {
+    await known?.ping(PROBE_MS)
+    if (known !== undefined) return known
+  } catch {
+    // perhaps it is another one now
+  }
   const sockets = candidateSockets(where)
   const faults: string[] = []
   for (const path of sockets) {

@@ -12,18 +12,38 @@ const HEADER_BYTES = 8
 const LONGEST_STAMP = 40
 const SPACE = 0x20
 
-/** The bytes that a program printed, out of those frames, however they are cut; and when it printed the last of them. */
+/** Podman says no more than the second, so how many frames of that were read is remembered, too: `1796027421+3`. */
+const WHOLE_SECOND = /^(\d+)\+(\d+)$/
+
+/** What an engine takes as `since` for this place. */
+export function secondsOf(since: string): string {
+  return WHOLE_SECOND.exec(since)?.[1] ?? since
+}
+
+/** The bytes that a program printed, out of those frames, however they are cut; and where reading has come to. */
 export class LogFrames {
   /** Of a header or stamp that is not whole yet. */
   #held = Buffer.alloc(0)
   /** Bytes of the present frame that are still to come; its stamp first. */
   #left = 0
   #isStamped = true
-  #time: string | undefined
+  #since: string | undefined
+  /** Of the second at which it goes on: so many frames were read before. */
+  readonly #second: number
+  #known: number
+  #isKnown = false
 
-  /** As the engine writes it. */
-  get time(): string | undefined {
-    return this.#time
+  /** `since`: where an earlier answer ended. */
+  constructor(since?: string) {
+    const [, second, count] = WHOLE_SECOND.exec(since ?? '') ?? []
+    this.#since = since
+    this.#second = Number(second)
+    this.#known = Number(count ?? 0)
+  }
+
+  /** For the next answer. */
+  get since(): string | undefined {
+    return this.#since
   }
 
   take(chunk: Buffer): Buffer[] {
@@ -46,7 +66,7 @@ export class LogFrames {
         continue
       }
       const part = rest.subarray(0, this.#left)
-      printed.push(part)
+      if (!this.#isKnown) printed.push(part)
       this.#left -= part.length
       rest = rest.subarray(part.length)
     }
@@ -60,9 +80,23 @@ export class LogFrames {
     const end = rest.subarray(0, most).indexOf(SPACE)
     if (end < 0 && rest.length < most) return undefined
     this.#isStamped = true
+    this.#isKnown = false
     if (end < 0) return 0
-    this.#time = rest.toString('latin1', 0, end)
+    const time = rest.toString('latin1', 0, end)
+    const isWhole = /^[\dT:-]{19}(?:Z|[+-]\d\d:\d\d)$/.test(time)
+    if (isWhole) this.#takeSecond(Date.parse(time) / 1_000)
+    else this.#since = justAfter(time) ?? this.#since
     return end + 1
+  }
+
+  #takeSecond(second: number): void {
+    if (second === this.#second && this.#known > 0) {
+      this.#known -= 1
+      this.#isKnown = true
+      return
+    }
+    const [, before, count] = WHOLE_SECOND.exec(this.#since ?? '') ?? []
+    this.#since = `${second}+${Number(before) === second ? Number(count) + 1 : 1}`
   }
 }
 
