@@ -3,7 +3,6 @@ import { existsSync, mkdtempSync, readlinkSync, rmdirSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import type { ServiceSpec } from '../spec.ts'
-import type { Program } from './program.ts'
 
 /*
  * A program with mounts of its own: its /tmp and /var/tmp are its HOME, which nobody else may enter. Only root may mount, so a shell of
@@ -37,6 +36,12 @@ export interface Wrapped {
   environment: string
 }
 
+/** Where a program runs, and with what variables. */
+export interface Around {
+  cwd: string
+  environment: Record<string, string>
+}
+
 export interface Inside {
   uid: number
   /** Words of ulimit. */
@@ -48,7 +53,7 @@ export interface Inside {
 export function withOwnTmp(
   tools: MountTools,
   { home, uid, files, cmd }: Inside & { home: string },
-  { cwd, environment }: Pick<Program, 'cwd' | 'environment'>,
+  { cwd, environment }: Around,
 ): Wrapped {
   const inside = [...asUser(tools, uid), '/bin/sh', '-c', `${ENTER} < /dev/null`, 'sh', cwd, ...cmd]
   const args = [...UNSHARED, '/bin/sh', '-c', `${WAIT}${MOUNT}`, files, home, ...inside]
@@ -59,7 +64,7 @@ export function withOwnTmp(
 export function besideOwnTmp(
   tools: MountTools,
   { pid, uid, files, cmd }: Inside & { pid: number },
-  { cwd, environment }: Pick<Program, 'cwd' | 'environment'>,
+  { cwd, environment }: Around,
 ): Wrapped {
   const inside = [...asUser(tools, uid), '/bin/sh', '-c', ENTER, 'sh', cwd, ...cmd]
   const args = [`--mount=/proc/${pid}/ns/mnt`, '--', '/bin/sh', '-c', `${WAIT}exec "$@"`, files, ...inside]
