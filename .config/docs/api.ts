@@ -24,9 +24,15 @@ curl cannot check that, so \`-k\` is for the machine of the root only. The clien
   what: \`services,instances,nodes,clusters,events\`. A stream that broke goes on behind the number in \`Last-Event-ID\`, as browsers do by themselves; where
   the root has forgotten that, or was restarted, everything comes anew behind a \`reset\`. Events come by their number, the newest 100 of them first, and
   go on over a restart. At most 64 streams at a time.
+- **A change is for what was read**: \`GET /v1/services/NAME\` has an \`etag\` of the document of the service; with \`If-Match\` a change of it is refused (412)
+  when somebody else was faster.
+- **A request is made once** that has an \`Idempotency-Key\`: asked again with the same key within a day, also after a restart, the root gives the answer
+  of the first time. The last 1,000 are kept; what was refused may be tried again.
+- **Rates**: 200 requests a second for each token, 400 at once; then 429 with \`Retry-After\`.
+- Every answer has \`x-request-id\`; the log line \`API request\` has it as \`requestId\` (changes at level info, questions at debug).
 - **Times** are milliseconds since 1970.
 
-The paths of earlier versions, under \`/api/v1\`, answer as before.
+The paths of earlier versions, under \`/api/v1\`, answer as before, with a \`Deprecation\` header; the next version has them no longer.
 `
 
 function calls(): string {

@@ -22,6 +22,9 @@ export const ERRORS = {
   SECRET_UNKNOWN: ['secret {secret} was not found', 'the secret was not found'],
   ROUTE_UNKNOWN: ['there is nothing at {path}', 'there is nothing at this path'],
   METHOD_REFUSED: ['{method} does not work at {path}', 'the method does not work at this path'],
+  PRECONDITION_FAILED: ['{service} has changed since it was read', 'it has changed since it was read'],
+  KEY_REUSED: ['the idempotency key belongs to another request'],
+  KEY_PENDING: ['the first request with this idempotency key has not been answered yet'],
   RATE_LIMITED: ['too many requests[; try again in {seconds} s]'],
   RELAY_UNKNOWN: ['relay {relay} was not found', 'the relay was not found'],
   // flows

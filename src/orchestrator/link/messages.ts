@@ -377,7 +377,7 @@ const NodeRow = Type.Object({
 export type NodeRow = Static<typeof NodeRow>
 
 /** What is left on a node that drains. */
-const DrainStatus = Type.Object({
+export const DrainStatusOf = Type.Object({
   isDraining: Type.Boolean(),
   left: many(
     Type.Object({
@@ -392,7 +392,7 @@ const DrainStatus = Type.Object({
   /** Runs that finish their flows. */
   leaving: Seq,
 })
-export type DrainStatus = Static<typeof DrainStatus>
+export type DrainStatus = Static<typeof DrainStatusOf>
 
 /** A relay as `get relays` shows it. */
 const RelayRow = Type.Object({
@@ -555,9 +555,9 @@ export const rootToCluster = {
     /** What runs there moves away; the node is cordoned. Once more: what could not move is tried again. */
     'node.drain': request(
       Type.Object({ node: NodeIdText, isForced: Type.Boolean(), reason: Type.Optional(text(MAX_REASON)) }),
-      DrainStatus,
+      DrainStatusOf,
     ),
-    'node.drained': request(Type.Object({ node: NodeIdText }), DrainStatus),
+    'node.drained': request(Type.Object({ node: NodeIdText }), DrainStatusOf),
     /** Another run takes the place of this one: on the same node, on `to`, or on any other. The response: a node has accepted it. */
     'instance.replace': request(
       Type.Object({

@@ -1,5 +1,5 @@
 import Type from 'typebox'
-import { ERRORS, MeshError } from '../../core/errors.ts'
+import { isMeshError, MeshError } from '../../core/errors.ts'
 import type { InterestKey } from '../../core/model/ids.ts'
 import { type App, reader } from '../link/link-server.ts'
 import type { Fault } from '../sla/findings.ts'
@@ -29,52 +29,21 @@ const readRollback = reader(Type.Object({ to: Type.Optional(Type.Integer({ minim
 const readScale = reader(Type.Object({ replicas: Type.Integer({ minimum: 0, maximum: 1_000 }) }, closed))
 
 /** As `hedgerow apply` reads it. */
-const MAX_DOCUMENT_BYTES = 32 * 1024 * 1024
+export const MAX_DOCUMENT_BYTES = 32 * 1024 * 1024
 
 /** Applying documents; showing, scaling and deleting what they created. */
 export function appRoutes(app: App, context: ApiContext): void {
-  const { store, vips, reconciler, rules } = context
+  const { store } = context
 
   app.post('/apps', { bodyLimit: MAX_DOCUMENT_BYTES }, async (request, reply) => {
     const { prune, dryRun } = readApply(request.query)
-    const parsed = await parseSlaInSlices(request.body, { strategies: Object.keys(rules.strategies) })
-    if (parsed.kind === 'refused') {
-      const { faults, warnings } = parsed
-      return reply.code(422).send({ error: 'SLA_INVALID', message: ERRORS.SLA_INVALID[0], faults, warnings })
+    try {
+      return await applyDocument(request.body, { prune: prune === 'true', dryRun: dryRun === 'true' }, context)
+    } catch (error) {
+      if (!isMeshError(error, 'SLA_INVALID')) throw error
+      const { faults, warnings } = error.details
+      return reply.code(422).send({ error: error.code, message: error.message, faults, warnings })
     }
-    const { apps, customer, warnings } = parsed
-    const used = await keysInUse(keysInTheWay(apps, vips), context)
-    const submission = { apps, customer, prune: prune === 'true', used }
-    const answer = (more: readonly Fault[]) => ({
-      apps: apps.map(({ app, namespace }) => `${app}.${namespace}`),
-      warnings: [
-        ...warnings,
-        ...more,
-        ...apps.flatMap(({ services }) => services.flatMap((spec) => wishesIn(spec, store))),
-      ],
-    })
-    if (dryRun === 'true') {
-      const { changes, warnings: more } = compare(submission, context)
-      return reply.send({ ...answer(more), dryRun: true, services: await preview(changes, context) })
-    }
-    const before = new Map(apps.flatMap((app) => store.servicesOf(app)).map((record) => [record.id, record]))
-    const isLarge = LargeSubmissions.isLarge(submission)
-    if (!isLarge) await context.large.idle() // one that came while the clusters were asked
-    const {
-      changes,
-      moved,
-      warnings: more,
-    } = isLarge ? await context.large.apply(submission) : submit(submission, context)
-    await inSlices(changes, (change) => {
-      recordChange(change, context)
-      reconcile(change, reconciler)
-    })
-    for (const service of moved) reconciler.publish(service)
-    const services = await inSlices(changes, (change) => {
-      const gap = whyGap(change, before.get(idOf(change)), store.instancesOf(idOf(change)))
-      return { id: idOf(change), change: change.kind, ...(gap === undefined ? {} : { gap }) }
-    })
-    return reply.send({ ...answer(more), services })
   })
 
   app.get('/apps', () => store.apps.list().map((record) => appRow(record, store)))
@@ -100,27 +69,79 @@ export function appRoutes(app: App, context: ApiContext): void {
 
   app.post<Id>('/services/:id/scale', ({ params, body }) => {
     const { replicas } = readScale(body)
-    const service = existingService(store, params.id)
-    store.services.put(service.id, { ...service, spec: { ...service.spec, replicas } })
-    const why = `from ${service.spec.replicas} to ${replicas} replicas`
-    context.events.record({ service: service.id, what: 'scaled', by: 'user', why })
-    reconciler.touch(service.id)
-    return { id: service.id, replicas }
+    return scaleService(existingService(store, params.id), replicas, context)
   })
 
-  app.delete<Id>('/services/:id', ({ params }) => {
-    const { id } = existingService(store, params.id)
-    removeAll([id], context)
-    return { deleted: [id] }
-  })
+  app.delete<Id>('/services/:id', ({ params }) => deleteService(existingService(store, params.id), context))
+  app.delete<Id>('/apps/:id', ({ params }) => deleteApp(params.id, context))
+}
 
-  app.delete<Id>('/apps/:id', async ({ params }) => {
-    const record = existingApp(store, params.id)
-    const services = store.servicesOf(record).map(({ id }) => id)
-    if (services.length <= AT_ONCE) removeAll(services, context, () => store.apps.delete(params.id.toLowerCase()))
-    else await inSlices(await context.large.remove(record), (id) => tellRemoved(id, context))
-    return { deleted: services }
+export function scaleService(service: ServiceRecord, replicas: number, { store, events, reconciler }: ApiContext) {
+  const { id, spec } = service
+  store.services.put(id, { ...service, spec: { ...spec, replicas } })
+  events.record({ service: id, what: 'scaled', by: 'user', why: `from ${spec.replicas} to ${replicas} replicas` })
+  reconciler.touch(id)
+  return { id, replicas }
+}
+
+export function deleteService({ id }: ServiceRecord, context: ApiContext) {
+  removeAll([id], context)
+  return { deleted: [id] }
+}
+
+/** @throws MeshError APP_UNKNOWN */
+export async function deleteApp(id: string, context: ApiContext) {
+  const { store } = context
+  const record = existingApp(store, id)
+  const services = store.servicesOf(record).map(({ id }) => id)
+  if (services.length <= AT_ONCE) removeAll(services, context, () => store.apps.delete(id.toLowerCase()))
+  else await inSlices(await context.large.remove(record), (service) => tellRemoved(service, context))
+  return { deleted: services }
+}
+
+/** Applies a document, or says what it would change. @throws MeshError SLA_INVALID with every fault, SLA_CONFLICT */
+export async function applyDocument(
+  document: unknown,
+  { prune, dryRun }: { prune: boolean; dryRun: boolean },
+  context: ApiContext,
+) {
+  const { store, vips, reconciler, rules } = context
+  const parsed = await parseSlaInSlices(document, { strategies: Object.keys(rules.strategies) })
+  if (parsed.kind === 'refused')
+    throw new MeshError('SLA_INVALID', { faults: parsed.faults, warnings: parsed.warnings })
+  const { apps, customer, warnings } = parsed
+  const used = await keysInUse(keysInTheWay(apps, vips), context)
+  const submission = { apps, customer, prune, used }
+  const answer = (more: readonly Fault[]) => ({
+    apps: apps.map(({ app, namespace }) => `${app}.${namespace}`),
+    warnings: [
+      ...warnings,
+      ...more,
+      ...apps.flatMap(({ services }) => services.flatMap((spec) => wishesIn(spec, store))),
+    ],
   })
+  if (dryRun) {
+    const { changes, warnings: more } = compare(submission, context)
+    return { ...answer(more), dryRun: true as const, services: await preview(changes, context) }
+  }
+  const before = new Map(apps.flatMap((app) => store.servicesOf(app)).map((record) => [record.id, record]))
+  const isLarge = LargeSubmissions.isLarge(submission)
+  if (!isLarge) await context.large.idle() // one that came while the clusters were asked
+  const {
+    changes,
+    moved,
+    warnings: more,
+  } = isLarge ? await context.large.apply(submission) : submit(submission, context)
+  await inSlices(changes, (change) => {
+    recordChange(change, context)
+    reconcile(change, reconciler)
+  })
+  for (const service of moved) reconciler.publish(service)
+  const services = await inSlices(changes, (change) => {
+    const gap = whyGap(change, before.get(idOf(change)), store.instancesOf(idOf(change)))
+    return { id: idOf(change), change: change.kind, ...(gap === undefined ? {} : { gap }) }
+  })
+  return { ...answer(more), services }
 }
 
 /** A node or cluster that is named and has not joined is a slip more often than not. */
@@ -190,7 +211,8 @@ async function keysInUse(keys: readonly InterestKey[], { store, clusters }: ApiC
   return new Set(answers.flat())
 }
 
-function existingService(store: RootStore, id: string): ServiceRecord {
+/** @throws MeshError SERVICE_UNKNOWN */
+export function existingService(store: RootStore, id: string): ServiceRecord {
   const service = store.services.get(id.toLowerCase())
   if (service === undefined) throw new MeshError('SERVICE_UNKNOWN', { service: id.slice(0, 300) })
   return service

@@ -47,19 +47,10 @@ export function clusterRoutes(app: App, context: ApiContext): void {
     return listed.map((node) => nodeRow(node, left))
   })
 
-  app.post<NodePath>('/nodes/:cluster/:node/cordon', async ({ params, body }) => {
-    const { reason } = readReason(body ?? {})
-    const { id, link } = await linkedNode(params, context)
-    const { changed } = await link.request('node.cordon', { node: id, ...(reason === undefined ? {} : { reason }) })
-    if (changed) context.events.record({ what: 'cordoned', by: 'user', node: id, why: reason })
-    return { changed }
-  })
-  app.post<NodePath>('/nodes/:cluster/:node/uncordon', async ({ params }) => {
-    const { id, link } = await linkedNode(params, context)
-    const { changed } = await link.request('node.uncordon', { node: id })
-    if (changed) context.events.record({ what: 'uncordoned', by: 'user', node: id })
-    return { changed }
-  })
+  app.post<NodePath>('/nodes/:cluster/:node/cordon', ({ params, body }) =>
+    cordon(params, readReason(body ?? {}), context),
+  )
+  app.post<NodePath>('/nodes/:cluster/:node/uncordon', ({ params }) => uncordon(params, context))
 
   app.post('/tokens', async ({ body }) => {
     const { role, cluster, ttlSeconds = TTL_SECONDS } = readToken(body)
@@ -69,6 +60,22 @@ export function clusterRoutes(app: App, context: ApiContext): void {
         : await (await issuerOf(cluster, context)).link.request('token.mint', { role, ttlSeconds })
     return { ...minted, command: `hedgerow ${role === 'node' ? 'agent' : role} --token-file FILE` }
   })
+}
+
+/** @throws MeshError CLUSTER_UNKNOWN, NODE_UNKNOWN, LINK_CLOSED */
+export async function cordon(node: NodePath['Params'], { reason }: { reason?: string }, context: ApiContext) {
+  const { id, link } = await linkedNode(node, context)
+  const { changed } = await link.request('node.cordon', { node: id, ...(reason === undefined ? {} : { reason }) })
+  if (changed) context.events.record({ what: 'cordoned', by: 'user', node: id, why: reason })
+  return { changed }
+}
+
+/** @throws MeshError CLUSTER_UNKNOWN, NODE_UNKNOWN, LINK_CLOSED */
+export async function uncordon(node: NodePath['Params'], context: ApiContext) {
+  const { id, link } = await linkedNode(node, context)
+  const { changed } = await link.request('node.uncordon', { node: id })
+  if (changed) context.events.record({ what: 'uncordoned', by: 'user', node: id })
+  return { changed }
 }
 
 function mintClusterToken(name: string | undefined, ttlSeconds: number, { joinTokens, server }: ApiContext) {

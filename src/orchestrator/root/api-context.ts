@@ -1,5 +1,6 @@
 import type { Authority } from '../../core/identity/authority.ts'
 import type { Clock } from '../../core/kit/clock.ts'
+import type { Log } from '../../core/kit/log.ts'
 import type { JoinTokens } from '../link/join-tokens.ts'
 import type { LinkServer } from '../link/link-server.ts'
 import type { Rules } from '../scheduling/schedule.ts'
@@ -35,6 +36,7 @@ export interface ApiContext {
   secrets: Secrets
   live: Live
   clock: Clock
+  log: Log
   /** By the clock. */
   startedAt: number
 }

@@ -1,4 +1,5 @@
 import { Readable } from 'node:stream'
+import type { FastifyReply } from 'fastify'
 import Type from 'typebox'
 import { MeshError } from '../../core/errors.ts'
 import type { InstanceId } from '../../core/model/ids.ts'
@@ -37,21 +38,31 @@ export function instanceRoutes(app: App, { store, clusters, nodes, reconciler }:
 
   app.get<Id>('/instances/:id/logs', async ({ params, query }, reply) => {
     const { tail = '100', follow, since } = readLogs(query)
-    const record = store.instances.get(params.id)
-    if (record === undefined) throw new MeshError('INSTANCE_UNKNOWN', { instance: params.id.slice(0, 400) })
-    if (record.cluster === undefined) {
-      const reason = 'it has not been placed on a node, so it has no log'
-      throw new MeshError('INSTANCE_UNKNOWN', { instance: record.id, reason })
-    }
-    const { link } = await clusters.linkedSoon(record.cluster)
     const asked = {
       tail: Number(tail),
       follow: follow === 'true',
       ...(since === undefined ? {} : { since: Number(since) }),
     }
-    const lines = await openLogs(link, { instance: record.id, ...asked }, goneOf(reply.raw))
-    return reply.type('text/plain; charset=utf-8').send(lines)
+    return sendLogs(params.id, asked, reply, { store, clusters })
   })
+}
+
+/** @throws MeshError INSTANCE_UNKNOWN, LINK_CLOSED */
+export async function sendLogs(
+  instance: string,
+  asked: { tail: number; follow: boolean; since?: number },
+  reply: FastifyReply,
+  { store, clusters }: Pick<ApiContext, 'store' | 'clusters'>,
+): Promise<FastifyReply> {
+  const record = store.instances.get(instance)
+  if (record === undefined) throw new MeshError('INSTANCE_UNKNOWN', { instance: instance.slice(0, 400) })
+  if (record.cluster === undefined) {
+    const reason = 'it has not been placed on a node, so it has no log'
+    throw new MeshError('INSTANCE_UNKNOWN', { instance: record.id, reason })
+  }
+  const { link } = await clusters.linkedSoon(record.cluster)
+  const lines = await openLogs(link, { instance: record.id, ...asked }, goneOf(reply.raw))
+  return reply.type('text/plain; charset=utf-8').send(lines)
 }
 
 /** What instances use now, of the clusters that answer; those of earlier versions do not know the question. */

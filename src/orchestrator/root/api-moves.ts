@@ -29,68 +29,79 @@ const readDrain = reader(
  * where it goes to another one; the CLI watches.
  */
 export function moveRoutes(app: App, context: ApiContext): void {
-  const { clusters } = context
-
-  app.post<Id>('/instances/:id/migrate', async ({ params, body }) => {
-    const { to } = readMigrate(body ?? {})
-    await clusters.linkedSoon(movable(params.id, to, context).cluster) // of one whose cluster is away nobody could end the run there
-    const { record, service, cluster } = movable(params.id, to, context) // as it is by now
-    const { node, epoch, gap } =
-      to !== undefined && clusterOf(to) !== cluster
-        ? await toOtherCluster(record, to, context)
-        : await within(cluster, record, to, context)
-    const left = whatStays(service.spec)
-    return {
-      instance: record.id,
-      from: record.node?.id,
-      node,
-      epoch,
-      ...(gap === undefined ? {} : { gap }),
-      ...(left === undefined ? {} : { keeps: `it leaves ${left} on ${record.node?.id ?? 'its node'}` }),
-    }
-  })
-
-  app.post<Id>('/instances/:id/restart', async ({ params }) => {
-    const { record, service, cluster } = placed(params.id, context)
-    checkIsOurs(service.spec)
-    if (service.spec.oneShot && !hasEnded(record, service))
-      throw new MeshError('UNPLACEABLE', { job: record.id, reason: 'its run has not ended' })
-    const { link } = await clusters.linkedSoon(cluster)
-    const { node, epoch, gap } = await link.request('instance.replace', { instance: record.id })
-    context.events.record({ what: 'restarted', by: 'user', instance: record.id, node, why: gap })
-    return { instance: record.id, node, epoch, ...(gap === undefined ? {} : { gap }) }
-  })
-
-  app.post<Id>('/services/:id/run', ({ params }) => {
-    const { store, reconciler } = context
-    const service = store.services.get(params.id.toLowerCase())
-    if (service === undefined) throw new MeshError('SERVICE_UNKNOWN', { service: params.id.slice(0, 300) })
-    const { id, spec } = service
-    if (!spec.oneShot) throw new MeshError('USAGE', { reason: `${id} is no job (one_shot): it runs all the time` })
-    reconciler.jobs.runNow(service)
-    reconciler.touch(id)
-    return { id, instances: spec.replicas }
-  })
+  const { store } = context
+  app.post<Id>('/instances/:id/migrate', ({ params, body }) => migrate(params.id, readMigrate(body ?? {}), context))
+  app.post<Id>('/instances/:id/restart', ({ params }) => restart(params.id, context))
+  app.post<Id>('/services/:id/run', ({ params }) => runJob(params.id, context))
   app.get('/runs', (_request, reply) => {
-    const { store } = context
     const jobs = store.services.list().filter(({ spec }) => spec.oneShot)
     const instances = jobs.flatMap(({ id }) => store.instancesOf(id))
     const runs = instances.flatMap(({ id }) => (store.runs.get(id) ?? []).map((run) => ({ id, run })))
     return jsonRows(reply, runs, ({ id, run: { node, ...run } }) => ({ id, ...run, node }))
   })
+  app.post<NodePath>('/nodes/:cluster/:node/drain', ({ params, body }) => drain(params, readDrain(body ?? {}), context))
+  app.get<NodePath>('/nodes/:cluster/:node/drain', ({ params }) => drained(params, context))
+}
 
-  app.post<NodePath>('/nodes/:cluster/:node/drain', async ({ params, body }) => {
-    const { force = false, reason } = readDrain(body ?? {})
-    const { id, link } = await linkedNode(params, context)
-    const why = reason === undefined ? {} : { reason }
-    const status = await link.request('node.drain', { node: id, isForced: force, ...why })
-    context.events.record({ what: 'draining', by: 'user', node: id, why: reason })
-    return status
-  })
-  app.get<NodePath>('/nodes/:cluster/:node/drain', async ({ params }) => {
-    const { id, link } = await linkedNode(params, context)
-    return link.request('node.drained', { node: id })
-  })
+/** @throws MeshError INSTANCE_UNKNOWN, UNPLACEABLE, LINK_CLOSED */
+export async function migrate(instance: string, { to }: { to?: NodeId }, context: ApiContext) {
+  await context.clusters.linkedSoon(movable(instance, to, context).cluster) // of one whose cluster is away nobody could end the run there
+  const { record, service, cluster } = movable(instance, to, context) // as it is by now
+  const { node, epoch, gap } =
+    to !== undefined && clusterOf(to) !== cluster
+      ? await toOtherCluster(record, to, context)
+      : await within(cluster, record, to, context)
+  const left = whatStays(service.spec)
+  return {
+    instance: record.id,
+    from: record.node?.id,
+    node,
+    epoch,
+    ...(gap === undefined ? {} : { gap }),
+    ...(left === undefined ? {} : { keeps: `it leaves ${left} on ${record.node?.id ?? 'its node'}` }),
+  }
+}
+
+/** @throws MeshError INSTANCE_UNKNOWN, UNPLACEABLE, USAGE, LINK_CLOSED */
+export async function restart(instance: string, context: ApiContext) {
+  const { record, service, cluster } = placed(instance, context)
+  checkIsOurs(service.spec)
+  if (service.spec.oneShot && !hasEnded(record, service))
+    throw new MeshError('UNPLACEABLE', { job: record.id, reason: 'its run has not ended' })
+  const { link } = await context.clusters.linkedSoon(cluster)
+  const { node, epoch, gap } = await link.request('instance.replace', { instance: record.id })
+  context.events.record({ what: 'restarted', by: 'user', instance: record.id, node, why: gap })
+  return { instance: record.id, node, epoch, ...(gap === undefined ? {} : { gap }) }
+}
+
+/** @throws MeshError SERVICE_UNKNOWN, USAGE */
+export function runJob(name: string, { store, reconciler }: ApiContext) {
+  const service = store.services.get(name.toLowerCase())
+  if (service === undefined) throw new MeshError('SERVICE_UNKNOWN', { service: name.slice(0, 300) })
+  const { id, spec } = service
+  if (!spec.oneShot) throw new MeshError('USAGE', { reason: `${id} is no job (one_shot): it runs all the time` })
+  reconciler.jobs.runNow(service)
+  reconciler.touch(id)
+  return { id, instances: spec.replicas }
+}
+
+/** @throws MeshError CLUSTER_UNKNOWN, NODE_UNKNOWN, LINK_CLOSED */
+export async function drain(
+  node: NodePath['Params'],
+  { force = false, reason }: { force?: boolean; reason?: string },
+  context: ApiContext,
+) {
+  const { id, link } = await linkedNode(node, context)
+  const why = reason === undefined ? {} : { reason }
+  const status = await link.request('node.drain', { node: id, isForced: force, ...why })
+  context.events.record({ what: 'draining', by: 'user', node: id, why: reason })
+  return status
+}
+
+/** What is left there. @throws MeshError CLUSTER_UNKNOWN, NODE_UNKNOWN, LINK_CLOSED */
+export async function drained(node: NodePath['Params'], context: ApiContext) {
+  const { id, link } = await linkedNode(node, context)
+  return link.request('node.drained', { node: id })
 }
 
 /** An instance that some cluster has, as it serves. @throws MeshError INSTANCE_UNKNOWN */

@@ -12,10 +12,16 @@ import { secretRoutes } from './api-secrets.ts'
 import { statusRoute } from './api-status.ts'
 import type { ApiContext } from './api-context.ts'
 
-/** The API, under /api/v1. The server has authenticated every caller. */
+/** Since when, in seconds since 1970 (RFC 9745): 2026-11-30. */
+const DEPRECATED = '@1795996800'
+
+/** The API of earlier versions, under /api/v1: the same as /v1, which takes its place. The server has authenticated every caller. */
 export function apiRoutes(app: App, context: ApiContext): void {
   app.addHook('preHandler', async ({ method }) => {
     if (method !== 'GET') await context.large.idle() // what changes while a document is applied would meet half of it
+  })
+  app.addHook('onSend', async (_request, reply) => {
+    void reply.header('deprecation', DEPRECATED).header('link', '</v1/openapi.json>; rel="successor-version"')
   })
   appRoutes(app, context)
   instanceRoutes(app, context)

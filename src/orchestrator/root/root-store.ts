@@ -10,6 +10,7 @@ import type { KeptDecision } from '../scheduling/kept-decisions.ts'
 import type { MoveCause, ServiceSpec, SuccessorReport } from '../spec.ts'
 import type { NodeRow } from '../link/messages.ts'
 import type { EnrolmentRecord } from './revocation-register.ts'
+import type { KeptAnswer } from './v1/repeats.ts'
 
 export interface AppRecord {
   app: string
@@ -221,6 +222,9 @@ export class RootStore implements Disposable {
   /** Sealed (secrets.ts). */
   readonly secrets: Collection<SecretRecord>
 
+  /** By idempotency key (v1/repeats.ts). */
+  readonly answers: Collection<KeptAnswer>
+
   private constructor(database: Store) {
     this.database = database
     this.apps = database.keptCollection('apps')
@@ -237,6 +241,7 @@ export class RootStore implements Disposable {
     this.runs = database.collection('job-runs')
     this.decisions = database.collection('decisions')
     this.secrets = database.collection('secrets')
+    this.answers = database.collection('answers')
   }
 
   static open(dir: string): RootStore {

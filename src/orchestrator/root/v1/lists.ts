@@ -4,6 +4,7 @@ import { INSTANCE_STATES } from '../../../core/model/instance.ts'
 import { MeshError } from '../../../core/errors.ts'
 import type { UsageRow } from '../../link/messages.ts'
 import { Spec } from '../../link/schemas.ts'
+import { existingService } from '../api-apps.ts'
 import { usageOf } from '../api-instances.ts'
 import { statusOf } from '../api-status.ts'
 import type { Event as MeshEvent } from '../events/event.ts'
@@ -12,6 +13,7 @@ import { servingOf } from '../former-place.ts'
 import { listRelays } from '../members.ts'
 import { appRow, clusterRows, instanceRow, leftBehind, nodeRow, serviceRow } from '../rows.ts'
 import { definedOf } from './defined.ts'
+import { etagOf } from './etag.ts'
 import { operation } from './operation.ts'
 import { cursorOf, idIn, LIMIT, page, paging } from './page.ts'
 import { App, Cluster, Event, Instance, Node, pageOf, Relay, Run, Service, Status } from './schemas.ts'
@@ -59,9 +61,9 @@ const getService = operation({
   params: Type.Object({ name: one('`app.namespace.service.namespace`') }),
   answer: Type.Object({ ...Service.properties, spec: Spec }),
   refusals: [404],
-  run: ({ params }, context) => {
-    const service = context.store.services.get(params.name.toLowerCase())
-    if (service === undefined) throw new MeshError('SERVICE_UNKNOWN', { service: params.name.slice(0, 300) })
+  run: ({ params, reply }, context) => {
+    const service = existingService(context.store, params.name)
+    void reply.header('etag', etagOf(service))
     return { ...definedOf(serviceRow(service, context)), spec: service.spec }
   },
 })

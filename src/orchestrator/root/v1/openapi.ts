@@ -40,16 +40,33 @@ export function documentOf(operations: readonly Operation[], version: string) {
   }
 }
 
-function operationOf({ id, summary, params, query, body, status, answer, contentType, refusals }: Operation) {
+function operationOf({
+  id,
+  method,
+  summary,
+  params,
+  query,
+  headers,
+  body,
+  status,
+  answer,
+  contentType,
+  refusals,
+}: Operation) {
   const content = { [contentType ?? 'application/json']: { schema: referring(answer) } }
-  const refused = [...new Set([...COMMON, ...refusals])].sort((a, b) => a - b)
+  const refused = [...new Set([...COMMON, ...(method === 'post' ? [409, 422] : []), ...refusals])].sort((a, b) => a - b)
   return {
     operationId: id,
     summary,
-    parameters: [...parametersOf(params, 'path'), ...parametersOf(query, 'query')],
+    parameters: [
+      ...parametersOf(params, 'path'),
+      ...parametersOf(query, 'query'),
+      ...(headers === undefined ? [] : parametersOf(headers, 'header')),
+      ...(method === 'post' ? [KEY] : []),
+    ],
     ...(body === undefined
       ? {}
-      : { requestBody: { required: true, content: { 'application/json': { schema: referring(body) } } } }),
+      : { requestBody: { required: isNeeded(body), content: { 'application/json': { schema: referring(body) } } } }),
     responses: {
       [status]: { description: summary, content },
       ...Object.fromEntries(refused.map((status) => [status, PROBLEM])),
@@ -57,12 +74,24 @@ function operationOf({ id, summary, params, query, body, status, answer, content
   }
 }
 
+const KEY: Parameter = {
+  name: 'idempotency-key',
+  in: 'header',
+  required: false,
+  description: 'The request is made once; asked again with the same key, the root answers as the first time.',
+  schema: { type: 'string', pattern: '^[!-~]{1,200}$' },
+}
+
 const PROBLEM = {
   description: 'Why not.',
   content: { 'application/problem+json': { schema: { $ref: '#/components/schemas/Problem' } } },
 }
 
-function parametersOf(schema: Operation['query'], where: 'path' | 'query'): Parameter[] {
+function isNeeded(body: object): boolean {
+  return !('required' in body) || (body.required as readonly string[]).length > 0
+}
+
+function parametersOf(schema: Operation['query'], where: Parameter['in']): Parameter[] {
   const required = (schema as { required?: string[] }).required ?? []
   return Object.entries(schema.properties).map(([name, property]) => {
     const { description, ...rest } = property as { description?: string; type?: string }

@@ -18,7 +18,10 @@ export interface Operation {
   /** Of the path. */
   params: TObject
   query: TObject
+  /** Those of the request that matter, for the document; `run` reads them. */
+  headers?: TObject | undefined
   body?: TSchema | undefined
+  bodyLimit?: number | undefined
   /** What it answers with, when it goes well. */
   status: number
   answer: TSchema
@@ -44,7 +47,9 @@ interface Parts<P extends TObject, Q extends TObject, B extends TSchema, R exten
   method?: Operation['method']
   params?: P
   query?: Q
+  headers?: TObject
   body?: B
+  bodyLimit?: number
   status?: number
   answer: R
   contentType?: string
@@ -88,7 +93,7 @@ export function givenOf({ params, query, body }: Pick<Operation, 'params' | 'que
   return (request: FastifyRequest, reply: FastifyReply): Given => ({
     params: readParams(request.params) as Record<string, string>,
     query: readQuery(typedQuery(request.query as Record<string, unknown>, query)),
-    body: readBody?.(request.body ?? {}),
+    body: readBody?.(request.body === undefined ? {} : request.body),
     request,
     reply,
   })
