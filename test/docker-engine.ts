@@ -5,7 +5,7 @@ import { delimiter, join, resolve } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { startOf } from '../src/lab/namespace.ts'
 import { Program, run, text } from '../src/lab/program.ts'
-import { hasTool } from '../src/lab/system-tools.ts'
+import { hasTool, installTools } from '../src/lab/system-tools.ts'
 
 /*
  * A Docker engine of a test's own: everything it keeps is in one folder, nobody else speaks to it, and it makes no bridge, no
@@ -27,7 +27,7 @@ export type EngineKind = 'docker' | 'podman'
 /** Why there can be no engine here, in words for a skip. */
 export function lackingEngine(kind: EngineKind = 'docker'): string | undefined {
   if (process.getuid?.() !== 0) return 'needs root'
-  if (kind === 'podman' && !hasTool('podman')) return 'needs podman (apt-get install podman)'
+  if (kind === 'podman' && !hasTool('podman')) return 'needs podman (apt-get install podman netavark aardvark-dns)'
   return isHere() ? undefined : `needs dockerd (${PACKAGES.join(', ')})`
 }
 
@@ -47,6 +47,11 @@ export function fetchEngine(say: (line: string) => void): void {
   } finally {
     rmSync(folder, { recursive: true, force: true })
   }
+}
+
+/** It starts nothing by itself, so it is installed as other tools are. */
+export function fetchPodman(say: (line: string) => void): void {
+  if (!hasTool('podman')) installTools(['podman', 'netavark', 'aardvark-dns'], say)
 }
 
 export class Engine implements AsyncDisposable {

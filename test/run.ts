@@ -20,7 +20,7 @@ import { join, resolve } from 'node:path'
 import { scriptOptions } from '../.config/script-options.ts'
 import { sweep } from '../src/lab/namespace.ts'
 import { killMarked } from './support/no-orphans.ts'
-import { fetchEngine, sweepEngines } from './docker-engine.ts'
+import { fetchEngine, fetchPodman, sweepEngines } from './docker-engine.ts'
 import { installTools, missingTools } from '../src/lab/system-tools.ts'
 import { TapCount, type Count } from './tap-count.ts'
 
@@ -34,7 +34,7 @@ const HEAVY = /^test\/(walks|lab|faults\/(?:process|init|systemd|roles)\.test)/
 const PATIENT =
   /^test\/(lab\/(docker|control-socket|lab|link|netcheck)|walks\/(containers|control|drain|examples|failure|source|unasked))\.test/
 /** Files that need a Docker engine. */
-const CONTAINERS = /^test\/(lab\/docker|walks\/containers|orchestrator\/containers)\.test/
+const CONTAINERS = /^test\/(lab\/docker|walks\/containers|orchestrator\/(?:containers|podman))\.test/
 
 /** The longest files of each lane, longest first: what begins last should be short, so that the lanes end together. */
 const LONGEST = `
@@ -81,6 +81,7 @@ let filesStarted = 0
 if (!values['no-install']) {
   installTools(missingTools(), say)
   if (files.some((file) => CONTAINERS.test(file))) fetchEngine(say)
+  if (files.some((file) => file.endsWith('podman.test.ts'))) fetchPodman(say)
 }
 sweep()
 sweepEngines()
