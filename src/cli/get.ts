@@ -1,4 +1,6 @@
 import type { Command } from 'commander'
+import { printable } from '../core/kit/printable.ts'
+import { nearest } from '../core/kit/suggest.ts'
 import { agent, rootClient, type Context } from './context.ts'
 import { kindOf } from './kinds.ts'
 import { type Cell, tableText } from './output.ts'
@@ -236,12 +238,24 @@ async function listOf(kind: string, filter: string | undefined, context: Context
   const path = kind === 'instances' ? '/instances?usage=true' : `/${kind}`
   const listed = rootClient(context).call<Row[]>('GET', path)
   const all = kind === 'relays' ? await measured(listed, context) : await listed
-  const rows = filter === undefined ? all : all.filter((row) => String(row['id'] ?? row['name']).startsWith(filter))
+  const rows = filter === undefined ? all : all.filter((row) => nameOf(row).startsWith(filter))
   const text = tableText(
     columns.map(([head]) => head),
     rows.map((row) => columns.map(([, cell]) => cell(row) as Cell)),
   )
-  return { value: rows, text }
+  return { value: rows, text, ...(rows.length > 0 ? {} : { note: nothingListed(kind, filter, all.map(nameOf)) }) }
+}
+
+function nameOf(row: Row): string {
+  return String(row['id'] ?? row['name'])
+}
+
+/** Why the list is empty. */
+export function nothingListed(kind: string, filter: string | undefined, names: readonly string[]): string {
+  if (names.length === 0) return `There are no ${kind}.`
+  const meant = nearest(filter ?? '', names)
+  const said = `None of the ${kind} has a name that begins with "${printable(filter ?? '')}".`
+  return meant === undefined ? said : `${said} Did you mean ${printable(meant)}?`
 }
 
 /** With the round-trip time to each relay that the agent here has measured. */

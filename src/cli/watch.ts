@@ -15,6 +15,8 @@ export const WATCH = ['-w, --watch', 'show it again whenever it changes, until C
 export interface View {
   value: unknown
   text: string
+  /** About it, for people: to standard error. */
+  note?: string
 }
 
 export interface WatchParts {
@@ -28,9 +30,10 @@ export interface WatchParts {
 /** Shows it once; with `--watch` again and again. */
 export async function showOrWatch(read: () => Promise<View>, context: Context, isWatched = false): Promise<void> {
   if (!isWatched) {
-    const { value, text } = await read()
-    if (isData(context)) return printData(value, context)
-    process.stdout.write(shown(text, process.stdout))
+    const view = await read()
+    if (isData(context)) return printData(view.value, context)
+    process.stdout.write(shown(view.text, process.stdout))
+    if (view.note !== undefined) note(view.note)
     return
   }
   const interrupted = new AbortController()

@@ -1,6 +1,7 @@
 import t from 'tap'
 import { parse } from 'yaml'
 import { dataText } from '../../src/cli/output.ts'
+import { nothingListed } from '../../src/cli/get.ts'
 import { meantService } from '../../src/cli/names.ts'
 import { clearProgress, inAscii, isAsciiOnly, progress } from '../../src/cli/terminal.ts'
 import { watch, type View, type WatchParts } from '../../src/cli/watch.ts'
@@ -98,4 +99,19 @@ t.test('--watch shows what has changed, once', async (t) => {
   t.equal(await watched([one, away, away, two], 'json'), '[1]\n[2]\n', 'goes on when who was away is back')
   await t.rejects(watched([away], 'json'), { code: 'NOT_RUNNING' }, 'but not when nobody answers at all')
   await t.rejects(watched([one, new MeshError('FORBIDDEN', {}), one], 'json'), { code: 'FORBIDDEN' })
+})
+
+t.test('an empty list says why', async (t) => {
+  const names = ['shop.acme.cart.prod', 'shop.acme.pay.prod']
+  const rows = [
+    { filter: undefined, names: [], says: 'There are no services.' },
+    { filter: 'shop', names: [], says: 'There are no services.' },
+    {
+      filter: 'shop.acme.crt.prod',
+      names,
+      says: 'None of the services has a name that begins with "shop.acme.crt.prod". Did you mean shop.acme.cart.prod?',
+    },
+    { filter: 'x\u001b', names, says: 'None of the services has a name that begins with "x\\x1b".' },
+  ]
+  for (const { filter, names, says } of rows) t.equal(nothingListed('services', filter, names), says)
 })

@@ -49,6 +49,7 @@ t.test('every candidate is shown with what each filter and score says, the best 
   t.equal(told.judged[0]?.score?.length, told.terms.length, 'each number of the score has a name')
   t.ok(told.judged.slice(2).every(({ score }) => score === undefined))
   t.ok(told.filters.includes('fixed port'), 'filters have names for people')
+  t.notMatch(told.filters.join(), /\d/, 'which are not those of functions, that a bundle renames')
   t.same(
     whatIf({ spec }, candidates, { most: 1 }).judged.map(({ id }) => id),
     ['edge/first'],

@@ -1,5 +1,5 @@
 import type { Candidate } from './candidate.ts'
-import type { Filter } from './filters.ts'
+import { nameOfFilter, type Filter } from './filters.ts'
 import type { PlacementRequest } from './placement-request.ts'
 import { prepare, RULES, schedule, type Decision, type Rules } from './schedule.ts'
 import { preferences, preferenceTerms } from './strategies.ts'
@@ -61,7 +61,7 @@ export function explained(decision: Decision, { request, candidates, rules, most
   const judged = all.toSorted((a, b) => Number(b.id === chosen) - Number(a.id === chosen) || compare(a, b))
   return {
     strategy,
-    filters: rules.filters.map(nameOf),
+    filters: rules.filters.map(nameOfFilter),
     terms: [...preferenceTerms(request), ...(scorer?.terms ?? [])],
     candidates: all.length,
     fit: all.filter(({ score }) => score !== undefined).length,
@@ -79,7 +79,7 @@ function refusalsOf(
   const found: Record<string, string> = {}
   for (const filter of filters) {
     const reason = filter(request, candidate)
-    if (reason !== undefined) found[nameOf(filter)] = reason
+    if (reason !== undefined) found[nameOfFilter(filter)] = reason
   }
   return found
 }
@@ -93,11 +93,6 @@ function compare(a: Judged, b: Judged): number {
   }
   const [mine, other] = [Object.keys(a.refusals).length, Object.keys(b.refusals).length]
   return mine - other || (a.id < b.id ? -1 : 1)
-}
-
-/** `fixedPort` is `fixed port`. */
-function nameOf({ name }: Filter): string {
-  return name.replaceAll(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`)
 }
 
 /** As JSON has it; no `-0`. */

@@ -72,17 +72,24 @@ export const constraints: Filter = (request, candidate) => {
 export const distance: Filter = (request, candidate) =>
   request.spec.constraints.length === 0 ? undefined : tooFar(request, candidate)
 
-/** Cheap filters first. The first that refuses gives the reason that is counted. */
-export const FILTERS: readonly Filter[] = [
+/** Under their names for people, since a bundle renames functions. */
+const NAMED: Readonly<Record<string, Filter>> = {
   condition,
   refused,
   runtime,
   architecture,
   constraints,
   capacity,
-  fixedPort,
+  'fixed port': fixedPort,
   distance,
-]
+}
+
+/** Cheap filters first. The first that refuses gives the reason that is counted. */
+export const FILTERS: readonly Filter[] = Object.values(NAMED)
+
+export function nameOfFilter(filter: Filter): string {
+  return Object.keys(NAMED).find((name) => NAMED[name] === filter) ?? filter.name
+}
 
 function violated(constraint: Constraint, candidate: Candidate, request: PlacementRequest): string | undefined {
   switch (constraint.type) {
