@@ -336,6 +336,17 @@ t.test('rules for containers', async (t) => {
   t.equal(guard.reason, undefined)
   t.match(texts.splice(0).join(), /create table inet hedgerow_x_trial\n[^]*delete table inet hedgerow_x_trial\n$/)
 
+  const before = texts.length
+  await guard.admit(open)
+  guard.release(open.ipv4)
+  await guard.close()
+  t.equal(
+    texts.length,
+    before,
+    'what an earlier agent set stays until its containers are known, also if this one ends before',
+  )
+  await guard.begin([])
+  texts.length = 0
   await guard.admit(open)
   const [first = ''] = texts.splice(0)
   t.match(first, /add element inet hedgerow_x own4 \{ 02:42:ac:12:00:09 \. 172\.18\.0\.9 \}/)

@@ -16,7 +16,7 @@ const TRIAL: GuardedContainer = { mac: '02:00:00:00:00:01', ipv4: '192.0.2.1', i
 
 /**
  * Keeps the rules for the containers of this agent: each change replaces the table as a whole, so that it also mends what somebody has
- * flushed.
+ * flushed. Until those of an earlier agent are known it changes nothing: without them the table would open what they are kept from.
  */
 export class ContainerGuard {
   readonly #options: GuardOptions
@@ -24,6 +24,7 @@ export class ContainerGuard {
   #reason: string | undefined = 'not tried yet'
   #applied: Promise<void> = Promise.resolve()
   #isPaused = false
+  #knowsAll = false
 
   constructor(options: GuardOptions) {
     this.#options = options
@@ -46,6 +47,17 @@ export class ContainerGuard {
         (error: unknown) => `nft: ${explain(error)}`,
       )
     }
+  }
+
+  /** Whether `begin` was there. */
+  get knowsAll(): boolean {
+    return this.#knowsAll
+  }
+
+  /** With all containers that an earlier agent left. @throws what nft said */
+  async begin(left: readonly GuardedContainer[]): Promise<void> {
+    this.#knowsAll = true
+    await this.admit(...left)
   }
 
   /** Before it sends. @throws what nft said */
@@ -82,7 +94,7 @@ export class ContainerGuard {
 
   #apply(): Promise<void> {
     const { apply } = this.#options
-    if (apply === undefined || this.#reason !== undefined || this.#isPaused) return Promise.resolve()
+    if (apply === undefined || this.#reason !== undefined || this.#isPaused || !this.#knowsAll) return Promise.resolve()
     const now = () => {
       const containers = [...this.#containers.values()]
       return apply(containers.length === 0 ? removeGuard(this.#options) : guardRules(this.#options, containers))

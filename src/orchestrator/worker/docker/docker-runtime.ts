@@ -107,7 +107,8 @@ export class DockerRuntime implements Runtime {
       this.#options.log.info('container engine found', { path: found.socketPath, version: found.version.version })
       await this.#network.find(found).catch(() => undefined) // it is made at the first launch
       await this.#guardAll(found)
-    } else await this.#options.guard.keep()
+    } else if (this.#options.guard.knowsAll) await this.#options.guard.keep()
+    else await this.#guardAll(found)
     await this.#tidyNow(found).catch((error: unknown) => {
       this.#options.log.warn('what an earlier agent left running could not be ended', { error })
     })
@@ -262,6 +263,8 @@ export class DockerRuntime implements Runtime {
     const { guard } = this.#options
     const isClosed = assignment.spec.egress === 'none'
     try {
+      if (guard.reason === undefined && !guard.knowsAll)
+        throw new Error('the containers that are there are not known yet')
       await guard.admit({ mac: macOf(address), ipv4: address, ipv6, isClosed })
       await engine.ask({
         method: 'POST',
@@ -385,7 +388,7 @@ export class DockerRuntime implements Runtime {
       const filters = JSON.stringify({ label: [`${LABELS.agent}=${network.agent}`] })
       const all = await engine.ask({ method: 'GET', path: '/containers/json', query: { filters } })
       const found = (all as ListedContainer[]).flatMap((each) => guarded(each, this.#network.name))
-      await guard.admit(...found)
+      await guard.begin(found)
     } catch (error) {
       log.warn('rules for containers cannot be set', { error })
     }
