@@ -1,4 +1,15 @@
+import { createHash } from 'node:crypto'
+import { documentOf } from '../../src/orchestrator/root/v1/openapi.ts'
 import { OPERATIONS } from '../../src/orchestrator/root/v1/routes.ts'
+
+export function apiDocument(): ReturnType<typeof documentOf> {
+  return documentOf(OPERATIONS, '0.0.0')
+}
+
+/** What src/client/api-types.ts was written from. */
+export function hashOfDocument(): string {
+  return createHash('sha256').update(JSON.stringify(apiDocument())).digest('hex')
+}
 
 /** The page of docs/ about the API: how to use it, by hand, and its calls, from the operations. */
 export function apiPage(notice: string): string {

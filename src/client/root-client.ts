@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { request } from 'node:https'
 import type { IncomingMessage } from 'node:http'
+import type { paths } from './api-types.ts'
 import { ERRORS, isMeshError, MeshError, type ErrorCode } from '../core/errors.ts'
 
 /** The file `root/admin.json`, which the root writes at its first start with mode 0600. */
@@ -46,6 +47,30 @@ const NO_CREDENTIAL =
   'Run the command on the machine of the root, or copy <state>/root/admin.json from there and name it with --credential.'
 const NOT_YOURS = 'Run the command as the user that the root runs as, for example with sudo.'
 
+type Method = 'GET' | 'POST' | 'PATCH' | 'DELETE'
+type CallOf<M extends Method, P extends keyof paths> = paths[P] extends Record<Lowercase<M>, infer C> ? C : never
+/** The paths of the API that have this method. */
+export type PathsWith<M extends Method> = {
+  [P in keyof paths]: [CallOf<M, P>] extends [never] ? never : P
+}[keyof paths]
+type Part<C, K extends string, As extends string> = C extends { parameters: Record<K, infer V> }
+  ? { [N in As]: V }
+  : C extends { parameters: { [N in K]?: infer V } }
+    ? { [N in As]?: Exclude<V, undefined> }
+    : unknown
+type BodyOf<C> = C extends { requestBody: { content: { 'application/json': infer B } } }
+  ? { body: B }
+  : C extends { requestBody?: { content: { 'application/json': infer B } } }
+    ? { body?: B }
+    : unknown
+/** What a call takes. */
+export type Given<M extends Method, P extends keyof paths> = Part<CallOf<M, P>, 'path', 'path'> &
+  Part<CallOf<M, P>, 'query', 'query'> &
+  BodyOf<CallOf<M, P>> & { headers?: Record<string, string> }
+/** What it answers with. */
+export type AnswerOf<M extends Method, P extends keyof paths> =
+  CallOf<M, P> extends { responses: { 200: { content: { 'application/json': infer A } } } } ? A : never
+
 /** The root's API, known by its certificate (issued by the mesh's CA to `…/root`), never by its host name. */
 export class RootClient {
   readonly #credential: Credential
@@ -54,9 +79,39 @@ export class RootClient {
     this.#credential = credential
   }
 
-  /** With a signal it may take as long as that allows, else 30 s. */
+  /**
+   * A call of the API (docs/api.md), with what it takes and answers from its document: `ask('GET', '/v1/services/{name}', { path: { name } })`.
+   * With a signal it may take as long as that allows, else 30 s.
+   */
+  async ask<M extends Method, P extends PathsWith<M>>(
+    method: M,
+    path: P,
+    given: Given<M, P>,
+    signal?: AbortSignal,
+  ): Promise<AnswerOf<M, P>> {
+    const {
+      path: names = {},
+      query = {},
+      headers = {},
+      body,
+    } = given as {
+      path?: Record<string, string>
+      query?: Record<string, unknown>
+      headers?: Record<string, string>
+      body?: unknown
+    }
+    const filled = path.replace(/\{(\w+)\}/g, (_all, name: string) => encodeURIComponent(names[name] ?? ''))
+    const asked = Object.entries(query).filter(([, value]) => value !== undefined)
+    const text = new URLSearchParams(asked.map(([key, value]): [string, string] => [key, String(value)])).toString()
+    const response = await this.#send(method, text === '' ? filled : `${filled}?${text}`, body, signal, headers)
+    const chunks: Buffer[] = []
+    for await (const chunk of response) chunks.push(chunk as Buffer)
+    return answerIn(Buffer.concat(chunks).toString('utf8'), response.statusCode ?? 500) as AnswerOf<M, P>
+  }
+
+  /** As `ask`, of a path below `/api/v1` of earlier versions. */
   async call<T>(method: 'GET' | 'POST' | 'DELETE', path: string, body?: unknown, signal?: AbortSignal): Promise<T> {
-    const response = await this.#send(method, path, body, signal)
+    const response = await this.#send(method, `/api/v1${path}`, body, signal)
     const chunks: Buffer[] = []
     for await (const chunk of response) chunks.push(chunk as Buffer)
     return answerIn(Buffer.concat(chunks).toString('utf8'), response.statusCode ?? 500) as T
@@ -76,27 +131,33 @@ export class RootClient {
 
   /** Resolves when the root has taken them, however long that takes. */
   async upload(path: string, bytes: Buffer, signal: AbortSignal): Promise<void> {
-    const response = await this.#send('POST', path, bytes, signal)
+    const response = await this.#send('POST', `/api/v1${path}`, bytes, signal)
     const chunks: Buffer[] = []
     for await (const chunk of response) chunks.push(chunk as Buffer)
     answerIn(Buffer.concat(chunks).toString('utf8'), response.statusCode ?? 500)
   }
 
   async #opened(path: string, signal: AbortSignal): Promise<IncomingMessage> {
-    const response = await this.#send('GET', path, undefined, signal)
+    const response = await this.#send('GET', `/api/v1${path}`, undefined, signal)
     if (response.statusCode === 200) return response
     const chunks: Buffer[] = []
     for await (const chunk of response) chunks.push(chunk as Buffer)
     throw refusal(jsonIn(Buffer.concat(chunks).toString('utf8')), response.statusCode)
   }
 
-  #send(method: string, path: string, body: unknown, signal?: AbortSignal): Promise<IncomingMessage> {
+  #send(
+    method: string,
+    path: string,
+    body: unknown,
+    signal?: AbortSignal,
+    headers: Record<string, string> = {},
+  ): Promise<IncomingMessage> {
     const { url, ca, token } = this.#credential
     const isBytes = Buffer.isBuffer(body)
     const payload = body === undefined || isBytes ? body : JSON.stringify(body)
     return new Promise((resolve, reject) => {
       const asking = request(
-        new URL(`/api/v1${path}`, url),
+        new URL(path, url),
         {
           method,
           ca,
@@ -107,6 +168,7 @@ export class RootClient {
               ? undefined
               : new Error('another server answered: its certificate is not the root’s'),
           headers: {
+            ...headers,
             authorization: `Bearer ${token}`,
             ...(payload === undefined
               ? {}
@@ -145,12 +207,20 @@ function jsonIn(text: string): unknown {
 }
 
 function refusal(answer: unknown, status: number | undefined): MeshError {
-  const { error, details, faults, warnings } = (answer ?? {}) as {
+  const {
+    error: told,
+    code: problem,
+    details,
+    faults,
+    warnings,
+  } = (answer ?? {}) as {
     error?: unknown
+    code?: unknown
     details?: Record<string, unknown>
     faults?: unknown
     warnings?: unknown
   }
+  const error = told ?? problem
   const isKnown = typeof error === 'string' && Object.hasOwn(ERRORS, error)
   const named = isKnown ? (error as ErrorCode) : 'REQUEST_FAILED'
   const code = named === 'MESSAGE_INVALID' ? 'USAGE' : named // the root cannot read what was typed here

@@ -1,4 +1,6 @@
+import { readFileSync } from 'node:fs'
 import t from 'tap'
+import { hashOfDocument } from '../../.config/docs/api.ts'
 import { mesh, sla, until } from './mesh.ts'
 import { ask } from './v1.ts'
 
@@ -85,6 +87,8 @@ t.test('what is refused is a problem as in RFC 9457, whoever refuses it', async 
     ['/v1/services?cursor=', 400, 'MESSAGE_INVALID'],
     ['/v1/events?cursor=YQ', 400, 'MESSAGE_INVALID'],
     ['/v1/instances?usage=yes', 400, 'MESSAGE_INVALID'],
+    [`/v1/services/${'x'.repeat(500)}`, 400, 'MESSAGE_INVALID'],
+    ['/v1/services', 405, 'METHOD_REFUSED', { method: 'QUERY' }],
     ['/v1/services/%zz', 400, 'MESSAGE_INVALID'],
     ['/v1/services', 405, 'METHOD_REFUSED', { method: 'DELETE' }],
     ['/v1/services', 401, 'UNAUTHENTICATED', { token: 'hedgerow-admin.wrong' }],
@@ -98,4 +102,22 @@ t.test('what is refused is a problem as in RFC 9457, whoever refuses it', async 
   }
   t.equal((await ask(world, '/v1/services', { method: 'DELETE' })).headers['allow'], 'GET, HEAD')
   t.equal((await ask(world, '/v1/services', { token: '' })).headers['www-authenticate'], 'Bearer')
+})
+
+t.test('the typed client asks as the document says', async (t) => {
+  await using world = await mesh({ clusters: [] })
+  await world.api.ask('POST', '/v1/apps', { body: sla({ microservice_name: 'cart', replicas: 0 }) })
+  const { items } = await world.api.ask('GET', '/v1/services', { query: { limit: 1, name: 'shop' } })
+  t.same(
+    items.map(({ id, replicas }) => [id, replicas]),
+    [[CART, 0]],
+  )
+  const { spec } = await world.api.ask('GET', '/v1/services/{name}', { path: { name: CART } })
+  t.match(spec, { runtime: 'process' })
+  const missing = world.api.ask('GET', '/v1/services/{name}', { path: { name: 'a/b' } })
+  await t.rejects(missing, { code: 'SERVICE_UNKNOWN', details: { service: 'a/b' } })
+  // @ts-expect-error -- there is no such filter
+  await t.rejects(world.api.ask('GET', '/v1/services', { query: { nothing: 'x' } }), { code: 'USAGE' })
+  const types = readFileSync(new URL('../../src/client/api-types.ts', import.meta.url), 'utf8')
+  t.ok(types.includes(hashOfDocument()), 'its types are those of the document: run .config/docs/api-types.ts')
 })

@@ -123,7 +123,7 @@ function createApp(options: LinkServerOptions, log: Log): App {
     forceCloseConnections: true,
     routerOptions: { maxParamLength: 400 },
     genReqId: () => randomBytes(8).toString('hex'),
-    frameworkErrors: (error, request, reply) => void sendError(error, request, reply),
+    frameworkErrors: (error, request, reply) => void sendError(plainer(error), request, reply),
     clientErrorHandler: refuseBadRequest,
   })
   app.server.headersTimeout = limits.headersTimeout
@@ -204,6 +204,13 @@ export function reader<S extends TSchema>(schema: S): (value: unknown) => Static
     const faults = [...compiled.Errors(value)].map(({ instancePath, message }) => `${instancePath || '/'} ${message}`)
     throw new MeshError('MESSAGE_INVALID', { faults: faults.slice(0, 64) })
   }
+}
+
+/** Of what cannot be routed. A path that is too long is repeated nowhere. */
+function plainer(error: Error & { code: string }): Error {
+  return error.code === 'FST_ERR_MAX_PARAM_LENGTH'
+    ? new MeshError('MESSAGE_INVALID', { problem: 'a name in the path is too long' })
+    : error
 }
 
 /** To `/v1` as in RFC 9457; everything else answers as earlier versions did. */

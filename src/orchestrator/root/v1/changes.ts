@@ -75,7 +75,7 @@ const applyOperation = operation({
     dryRun: Type.Optional(Type.Boolean({ description: 'Changes nothing.' })),
     prune: Type.Optional(Type.Boolean({ description: 'Services of its apps that it does not name are deleted.' })),
   }),
-  body: Type.Unsafe<unknown>(Type.Object({}, { description: 'docs/sla.md' })),
+  body: Type.Unsafe<unknown>(Type.Object({}, { description: 'docs/sla.md', additionalProperties: true })),
   answer: Applied,
   refusals: [409, 413, 415, 422, 507],
   run: ({ query, body }, context) =>

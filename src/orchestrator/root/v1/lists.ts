@@ -15,7 +15,7 @@ import { appRow, clusterRows, instanceRow, leftBehind, nodeRow, serviceRow } fro
 import { definedOf } from './defined.ts'
 import { etagOf } from './etag.ts'
 import { operation } from './operation.ts'
-import { cursorOf, idIn, LIMIT, page, paging } from './page.ts'
+import { LIMIT, page, paging } from './page.ts'
 import { App, Cluster, Event, Instance, Node, pageOf, Relay, Run, Service, Status } from './schemas.ts'
 
 const name = Type.Optional(
@@ -223,7 +223,10 @@ const listEvents = operation({
   path: '/events',
   summary: 'What happened, the newest first',
   query: Type.Object({
-    ...paging,
+    limit: paging.limit,
+    cursor: Type.Optional(
+      Type.String({ pattern: '^\\d{1,15}$', description: '`next` of the page before. Without it the first page.' }),
+    ),
     name: filter('Only those about this app, service, instance, node or cluster.'),
     what: Type.Optional(Type.Enum(Object.keys(EVENT_WORDS) as EventWord[])),
     since: Type.Optional(Type.Integer({ minimum: 0, description: 'Not before this time, milliseconds since 1970.' })),
@@ -231,19 +234,12 @@ const listEvents = operation({
   answer: pageOf(Event),
   run: ({ query }, { events }) => {
     const { limit = LIMIT, cursor, what, since } = query
-    const before = cursor === undefined ? undefined : numberIn(cursor)
+    const before = cursor === undefined ? undefined : Number(cursor)
     const found = events.newest({ name: query.name?.toLowerCase(), since, what, before }, limit + 1)
     const items = found.slice(0, limit)
-    return found.length > limit ? { items, next: cursorOf(String((items.at(-1) as MeshEvent).number)) } : { items }
+    return found.length > limit ? { items, next: String((items.at(-1) as MeshEvent).number) } : { items }
   },
 })
-
-/** @throws MeshError MESSAGE_INVALID */
-function numberIn(cursor: string): number {
-  const text = idIn(cursor)
-  if (/^\d{1,16}$/.test(text)) return Number(text)
-  throw new MeshError('MESSAGE_INVALID', { problem: 'cursor is not `next` of a page of events' })
-}
 
 const getStatus = operation({
   id: 'getStatus',

@@ -1,5 +1,4 @@
 import Type from 'typebox'
-import { MeshError } from '../../../core/errors.ts'
 import { Slices } from '../../../core/kit/slices.ts'
 
 /** A cursor is the id behind which the next page begins: things that come and go between two pages move nothing. */
@@ -15,7 +14,7 @@ export const paging = {
   cursor: Type.Optional(
     Type.String({
       maxLength: 800,
-      pattern: '^[A-Za-z0-9_-]*$',
+      pattern: '^[A-Za-z0-9_-]+$',
       description: '`next` of the page before. Without it the first page.',
     }),
   ),
@@ -57,16 +56,12 @@ export async function page<T, R>(
   return { items: found.map(rowOf) }
 }
 
-export function cursorOf(id: string): string {
+function cursorOf(id: string): string {
   return Buffer.from(id).toString('base64url')
 }
 
-/** @throws MeshError MESSAGE_INVALID */
-export function idIn(cursor: string): string {
-  const id = Buffer.from(cursor, 'base64url').toString()
-  if (id === '' || cursorOf(id) !== cursor)
-    throw new MeshError('MESSAGE_INVALID', { problem: 'cursor is not `next` of a page' })
-  return id
+function idIn(cursor: string): string {
+  return Buffer.from(cursor, 'base64url').toString()
 }
 
 function placeAfter<T>(items: readonly T[], after: string, idOf: (item: T) => string): number {

@@ -18,7 +18,10 @@ export function v1Routes(app: App, context: ApiContext): void {
   const { clock, log, large, store } = context
   const rate = new RequestRate(() => clock.now())
   const repeats = new Repeats(store.answers, () => clock.wall())
-  app.addHook('onRequest', async ({ headers }) => rate.take(headers.authorization ?? ''))
+  app.addHook('onRequest', async (request, reply) => {
+    rate.take(request.headers.authorization ?? '')
+    if (request.is404) refuseUnknown(request, reply) // before it is looked what a body would be
+  })
   app.addHook('preHandler', async ({ method }) => {
     if (!isReading(method)) await large.idle() // what changes while a document is applied would meet half of it
   })
@@ -51,11 +54,16 @@ export function v1Routes(app: App, context: ApiContext): void {
   }
   const document = JSON.stringify(documentOf(OPERATIONS, context.version))
   app.get('/openapi.json', (_request, reply) => reply.type('application/json; charset=utf-8').send(document))
-  app.setNotFoundHandler((request, reply) => {
-    const methods = methodsAt(pathOf(request.url), OPERATIONS)
-    if (methods.length > 0) void reply.header('allow', methods.join(', '))
-    throw unknownRoute(request, methods.length > 0)
-  })
+  app.setNotFoundHandler(refuseUnknown)
+}
+
+/** @throws MeshError METHOD_REFUSED, ROUTE_UNKNOWN */
+function refuseUnknown({ method, url }: FastifyRequest, reply: FastifyReply): never {
+  const path = url.slice(0, 200)
+  const methods = methodsAt(pathOf(url), OPERATIONS)
+  if (methods.length === 0) throw new MeshError('ROUTE_UNKNOWN', { path })
+  void reply.header('allow', methods.join(', '))
+  throw new MeshError('METHOD_REFUSED', { method, path })
 }
 
 function isReading(method: string): boolean {
@@ -93,11 +101,6 @@ async function once(
   } finally {
     repeats.drop(key)
   }
-}
-
-function unknownRoute({ method, url }: FastifyRequest, isMethod: boolean): MeshError {
-  const path = url.slice(0, 200)
-  return isMethod ? new MeshError('METHOD_REFUSED', { method, path }) : new MeshError('ROUTE_UNKNOWN', { path })
 }
 
 /** What the API has at a path, for `Allow`. */

@@ -1,0 +1,2211 @@
+/* Written by .config/docs/api-types.ts from the document of the API. d82c22073eb9f25d57e1fbd44dbfeada8cc4831066c25e8208b3f9fac250eace */
+
+export interface paths {
+  '/v1/apps': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    /** Apps */
+    get: operations['listApps']
+    put?: never
+    /** Applies an SLA document, or says what it would change */
+    post: operations['apply']
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/v1/services': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    /** Services, with what is wanted and what runs of each */
+    get: operations['listServices']
+    put?: never
+    post?: never
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/v1/services/{name}': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    /** One service, with its document */
+    get: operations['getService']
+    put?: never
+    post?: never
+    /** Deletes a service and its instances */
+    delete: operations['deleteService']
+    options?: never
+    head?: never
+    /** Changes how many instances are wanted */
+    patch: operations['scaleService']
+    trace?: never
+  }
+  '/v1/instances': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    /** Instances, and where they run */
+    get: operations['listInstances']
+    put?: never
+    post?: never
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/v1/instances/{name}': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    /** One instance */
+    get: operations['getInstance']
+    put?: never
+    post?: never
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/v1/runs': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    /** Runs of jobs, the last 20 of each instance */
+    get: operations['listRuns']
+    put?: never
+    post?: never
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/v1/nodes': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    /** Nodes, and what is free on them */
+    get: operations['listNodes']
+    put?: never
+    post?: never
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/v1/nodes/{cluster}/{node}': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    /** One node */
+    get: operations['getNode']
+    put?: never
+    post?: never
+    /** Revokes the certificates of a node */
+    delete: operations['deleteNode']
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/v1/clusters': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    /** Clusters, and what is free in them */
+    get: operations['listClusters']
+    put?: never
+    post?: never
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/v1/relays': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    /** Relays of the clusters that answer */
+    get: operations['listRelays']
+    put?: never
+    post?: never
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/v1/events': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    /** What happened, the newest first */
+    get: operations['listEvents']
+    put?: never
+    post?: never
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/v1/status': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    /** The root itself */
+    get: operations['getStatus']
+    put?: never
+    post?: never
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/v1/apps/{name}': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    get?: never
+    put?: never
+    post?: never
+    /** Deletes an app and its services */
+    delete: operations['deleteApp']
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/v1/services/{name}/revisions': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    /** What was applied of a service, the last ten */
+    get: operations['listRevisions']
+    put?: never
+    post?: never
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/v1/services/{name}/rollback': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    get?: never
+    put?: never
+    /** Applies an earlier revision again */
+    post: operations['rollBack']
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/v1/services/{name}/run': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    get?: never
+    put?: never
+    /** Runs a job now */
+    post: operations['runJob']
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/v1/services/{name}/explain': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    /** Where a further instance would go, and why */
+    get: operations['explainService']
+    put?: never
+    post?: never
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/v1/instances/{name}/explain': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    /** Why an instance is where it is */
+    get: operations['explainInstance']
+    put?: never
+    post?: never
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/v1/instances/{name}/logs': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    /** What an instance wrote, as lines */
+    get: operations['readLogs']
+    put?: never
+    post?: never
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/v1/instances/{name}/migrate': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    get?: never
+    put?: never
+    /** Moves an instance to another node */
+    post: operations['migrateInstance']
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/v1/instances/{name}/restart': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    get?: never
+    put?: never
+    /** Replaces the run of an instance by another on the same node */
+    post: operations['restartInstance']
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/v1/nodes/{cluster}/{node}/cordon': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    get?: never
+    put?: never
+    /** Nothing new is placed on the node */
+    post: operations['cordonNode']
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/v1/nodes/{cluster}/{node}/uncordon': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    get?: never
+    put?: never
+    /** The node takes instances again */
+    post: operations['uncordonNode']
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/v1/nodes/{cluster}/{node}/drain': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    /** What is left on a node that drains */
+    get: operations['drainStatus']
+    put?: never
+    /** What runs on the node moves away */
+    post: operations['drainNode']
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/v1/relays/{cluster}/{relay}': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    get?: never
+    put?: never
+    post?: never
+    /** Revokes the certificates of a relay */
+    delete: operations['deleteRelay']
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/v1/clusters/{name}': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    get?: never
+    put?: never
+    post?: never
+    /** Revokes the certificates of a cluster, and of all that it has signed */
+    delete: operations['deleteCluster']
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/v1/watch': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    /** What changes, as server-sent events; first all there is. `Last-Event-ID` goes on where a stream broke */
+    get: operations['watch']
+    put?: never
+    post?: never
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+}
+export type webhooks = Record<string, never>
+export interface components {
+  schemas: {
+    App: {
+      /** @description `app.namespace` */
+      id: string
+      description: string
+      customer: string
+      services: number
+      instances: number
+      running: number
+    }
+    Capacity: {
+      memoryMb: number
+      vcpus: number
+      vgpus: number
+      vtpus: number
+      storageMb: number
+      bandwidthInKbit?: number
+      bandwidthOutKbit?: number
+    }
+    Cluster: {
+      name: string
+      /** @enum {unknown} */
+      condition: 'alive' | 'away' | 'lost'
+      enrolledAt: number
+      nodes: number
+      instances: number
+      url?: string
+      version?: string
+      free?: {
+        memoryMb: number
+        vcpus: number
+        vgpus: number
+        vtpus: number
+        storageMb: number
+        bandwidthInKbit?: number
+        bandwidthOutKbit?: number
+      }
+      total?: {
+        memoryMb: number
+        vcpus: number
+        vgpus: number
+        vtpus: number
+        storageMb: number
+        bandwidthInKbit?: number
+        bandwidthOutKbit?: number
+      }
+      /** @description Of one that does not answer. */
+      asOf?: number
+      /** @description When its certificate ends. */
+      certificateUntil?: number
+    }
+    Event: {
+      /** @description Grows with every event. */
+      number: number
+      at: number
+      /** @enum {unknown} */
+      what:
+        | 'applied'
+        | 'scaled'
+        | 'waiting'
+        | 'placed'
+        | 'moved'
+        | 'due'
+        | 'skipped'
+        | 'refused'
+        | 'unplaceable'
+        | 'started'
+        | 'ready'
+        | 'unready'
+        | 'restarted'
+        | 'failed'
+        | 'finished'
+        | 'lost'
+        | 'violated'
+        | 'kept'
+        | 'updated'
+        | 'stuck'
+        | 'rolled-back'
+        | 'cordoned'
+        | 'uncordoned'
+        | 'draining'
+        | 'drained'
+        | 'joined'
+        | 'connected'
+        | 'entered'
+        | 'deleted'
+      service?: string
+      instance?: string
+      node?: string
+      cluster?: string
+      /** @enum {unknown} */
+      by: 'user' | 'reconciler' | 'cluster' | 'worker'
+      why?: string
+    }
+    Instance: {
+      /** @description Its service and its number. */
+      id: string
+      service: string
+      ordinal: number
+      /** @description False: it is being withdrawn. */
+      wanted: boolean
+      /** @enum {unknown} */
+      state:
+        | 'requested'
+        | 'placed'
+        | 'starting'
+        | 'running'
+        | 'lost'
+        | 'stopping'
+        | 'stopped'
+        | 'failed'
+        | 'unplaceable'
+      /**
+       * @description Of a job that does not run.
+       * @enum {unknown}
+       */
+      outcome?: 'idle' | 'succeeded' | 'failed'
+      /** @description What is to be said of it, for people. */
+      detail?: string
+      /** @description `cluster/node` */
+      node?: string
+      cluster?: string
+      restarts: number
+      generation: number
+      revision?: number
+      epoch?: number
+      changedAt: number
+      /** @description When it is started again. */
+      retryAt?: number
+      /** @description Of a job with a schedule. */
+      nextRunAt?: number
+      unsuited?: string
+      /** @constant */
+      noOtherNode?: true
+      /** @description The constraint that it does not keep to. */
+      violation?: string
+      /** @description Why its update waits. */
+      waits?: string
+      /** @description Why it had to be stopped before its newer run could start. */
+      gap?: string
+      /** @description Other nodes with a run of it. */
+      also?: string[]
+      /** @description Lost nodes that may still run it. */
+      mayAlsoRunOn?: string[]
+      successor?: {
+        generation: number
+        epoch?: number
+        /** @enum {unknown} */
+        state:
+          | 'requested'
+          | 'placed'
+          | 'starting'
+          | 'running'
+          | 'lost'
+          | 'stopping'
+          | 'stopped'
+          | 'failed'
+          | 'unplaceable'
+        detail?: string
+        restarts: number
+        node?: string
+      }
+      usage?: {
+        instance: string
+        /** @description CPUs, as an average. */
+        cpu: number
+        memoryMb: number
+        memoryLimitMb?: number
+        vcpuLimit?: number
+        /** @description The share of the time in which it waited for its limit. */
+        throttled: number
+        oomKills: number
+      }
+    }
+    Node: {
+      /** @description `cluster/node` */
+      id: string
+      /**
+       * @description `away`: its cluster does not answer.
+       * @enum {unknown}
+       */
+      condition: 'alive' | 'lost' | 'away'
+      instances: number
+      since: number
+      runtimes: string[]
+      addresses: string[]
+      arch?: string
+      labels: {
+        [key: string]: string
+      }
+      area?: string
+      location?: {
+        lat: number
+        lon: number
+      }
+      /** @description Its place in the network, in milliseconds: the distance of two, and both heights, is the round-trip time. */
+      coordinate?: {
+        at: number[]
+        height: number
+        error: number
+      }
+      version?: string
+      capacity?: {
+        memoryMb: number
+        vcpus: number
+        vgpus: number
+        vtpus: number
+        storageMb: number
+        bandwidthInKbit?: number
+        bandwidthOutKbit?: number
+      }
+      freeMemoryMb?: number
+      freeVcpus?: number
+      /** @description Of one that is `away`: when its cluster said so. */
+      asOf?: number
+      ageSeconds?: number
+      /** @description How long ago its last message came. */
+      silentMs?: number
+      /** @description How often its link went down lately. */
+      linksLost?: number
+      /** @description For how long it gets only what no other node takes. */
+      dampedMs?: number
+      cordon?: {
+        at: number
+        reason?: string
+        drain?: {
+          /** @constant */
+          isForced?: true
+        }
+      }
+      /** @description When a second process with its identity was refused last. */
+      duplicateAt?: number
+      /** @description When its certificate ends. */
+      certificateUntil?: number
+      /** @description Instances that were placed elsewhere since it is lost. */
+      mayStillRun?: string[]
+      trust?: {
+        trusts: string[]
+        presents?: string
+      }
+    }
+    /** @description RFC 9457. */
+    Problem: {
+      /** @description `urn:hedgerow:error:` and the code. */
+      type: string
+      /** @description What is wrong, the same for every problem of this type. */
+      title: string
+      status: number
+      /** @description What is wrong here, in one sentence. */
+      detail: string
+      /** @description Of docs/errors.md. */
+      code: string
+      /** @description As in the logs of the root. */
+      requestId?: string
+      /** @description What to do about it. */
+      remedy?: string
+      /** @description Each with its path, where there are several. */
+      faults?: unknown[]
+      warnings?: unknown[]
+      details?: {
+        [key: string]: unknown
+      }
+    }
+    Relay: {
+      id: string
+      /** @enum {unknown} */
+      kind: 'cluster' | 'stand-alone'
+      url?: string
+      /** @enum {unknown} */
+      condition: 'alive' | 'away'
+      version?: string
+      /** @description Nodes that listen at it now. */
+      nodes: number
+      /** @description When its certificate ends. */
+      certificateUntil?: number
+      trust?: {
+        trusts: string[]
+        presents?: string
+      }
+    }
+    Run: {
+      /** @description Of the instance. */
+      id: string
+      number: number
+      generation: number
+      epoch: number
+      /** @enum {unknown} */
+      by: 'document' | 'schedule' | 'user'
+      /** @description By its schedule. */
+      due?: number
+      at: number
+      /** @description When it ended. */
+      endedAt?: number
+      /** @enum {unknown} */
+      state: 'running' | 'succeeded' | 'failed' | 'replaced'
+      tries: number
+      node?: string
+      detail?: string
+    }
+    Service: {
+      /** @description `app.namespace.service.namespace` */
+      id: string
+      ports: {
+        port: number
+        target: number
+        /** @enum {unknown} */
+        protocol: 'tcp' | 'udp'
+        name?: string
+        /** @constant */
+        proxyProtocol?: 'v2'
+        hostPort?: number
+      }[]
+      runtime: string
+      /** @description Instances that are wanted. */
+      replicas: number
+      /** @description Instances that are ready. */
+      running: number
+      /** @description What is to be said of it, for people. */
+      detail?: string
+      /** @description How far its roll-out is, for people; absent when there is none. */
+      update?: string
+      /** @description When the next of its instances is started again. */
+      retryAt?: number
+      /** @constant */
+      oneShot?: true
+      schedule?: string
+      /** @description Of a job with a schedule. */
+      nextRunAt?: number
+      generation: number
+      strategy: string
+      allow: string[]
+      /** @description The number of the VIP of each choice. */
+      vips: {
+        [key: string]: number
+      }
+    }
+    Status: {
+      mesh: string
+      version: string
+      authority: string
+      authorityStep: string
+      url: string
+      upSeconds: number
+      /** @description Those whose link is up. */
+      clusters: string[]
+      apps: number
+      services: number
+      /** @description How many are in each state. */
+      instances: {
+        [key: string]: number
+      }
+      vipsUsed: number
+    }
+    Usage: {
+      instance: string
+      /** @description CPUs, as an average. */
+      cpu: number
+      memoryMb: number
+      memoryLimitMb?: number
+      vcpuLimit?: number
+      /** @description The share of the time in which it waited for its limit. */
+      throttled: number
+      oomKills: number
+    }
+  }
+  responses: never
+  parameters: never
+  requestBodies: never
+  headers: never
+  pathItems: never
+}
+export type $defs = Record<string, never>
+export interface operations {
+  listApps: {
+    parameters: {
+      query?: {
+        /** @description How many at most; 100 by default. */
+        limit?: number
+        /** @description `next` of the page before. Without it the first page. */
+        cursor?: string
+        /** @description Only those whose name begins with this. */
+        name?: string
+      }
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Apps */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            items: components['schemas']['App'][]
+            /** @description The `cursor` of the next page; absent on the last one. */
+            next?: string
+          }
+        }
+      }
+    }
+  }
+  apply: {
+    parameters: {
+      query?: {
+        /** @description Changes nothing. */
+        dryRun?: boolean
+        /** @description Services of its apps that it does not name are deleted. */
+        prune?: boolean
+      }
+      header?: {
+        /** @description The request is made once; asked again with the same key, the root answers as the first time. */
+        'idempotency-key'?: string
+      }
+      path?: never
+      cookie?: never
+    }
+    requestBody: {
+      content: {
+        'application/json': {
+          [key: string]: unknown
+        }
+      }
+    }
+    responses: {
+      /** @description Applies an SLA document, or says what it would change */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            apps: string[]
+            warnings: {
+              path: string
+              problem: string
+              remedy?: string
+            }[]
+            /** @constant */
+            dryRun?: true
+            services: {
+              id: string
+              /** @enum {unknown} */
+              change: 'created' | 'updated' | 'unchanged' | 'removed'
+              /** @description Why it does not answer while it is updated. */
+              gap?: string
+              /** @description Of a dry run: keys that have another value. */
+              fields?: string[]
+              /** @description Of a dry run. */
+              instances?: {
+                added: number
+                replaced: number
+                changedInPlace: number
+                removed: number
+              }
+              /** @description Of a dry run: where the first new instances would go, or why nowhere. */
+              places?: {
+                instance: string
+                place?: string
+                reason?: string
+              }[]
+            }[]
+          }
+        }
+      }
+    }
+  }
+  listServices: {
+    parameters: {
+      query?: {
+        /** @description How many at most; 100 by default. */
+        limit?: number
+        /** @description `next` of the page before. Without it the first page. */
+        cursor?: string
+        /** @description Only those whose name begins with this. */
+        name?: string
+        /** @description Only those of this runtime. */
+        runtime?: string
+      }
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Services, with what is wanted and what runs of each */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            items: components['schemas']['Service'][]
+            /** @description The `cursor` of the next page; absent on the last one. */
+            next?: string
+          }
+        }
+      }
+    }
+  }
+  getService: {
+    parameters: {
+      query?: never
+      header?: never
+      path: {
+        /** @description `app.namespace.service.namespace` */
+        name: string
+      }
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description One service, with its document */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            /** @description `app.namespace.service.namespace` */
+            id: string
+            ports: {
+              port: number
+              target: number
+              /** @enum {unknown} */
+              protocol: 'tcp' | 'udp'
+              name?: string
+              /** @constant */
+              proxyProtocol?: 'v2'
+              hostPort?: number
+            }[]
+            runtime: string
+            /** @description Instances that are wanted. */
+            replicas: number
+            /** @description Instances that are ready. */
+            running: number
+            /** @description What is to be said of it, for people. */
+            detail?: string
+            /** @description How far its roll-out is, for people; absent when there is none. */
+            update?: string
+            /** @description When the next of its instances is started again. */
+            retryAt?: number
+            /** @constant */
+            oneShot?: true
+            schedule?: string
+            /** @description Of a job with a schedule. */
+            nextRunAt?: number
+            generation: number
+            strategy: string
+            allow: string[]
+            /** @description The number of the VIP of each choice. */
+            vips: {
+              [key: string]: number
+            }
+            spec: {
+              id: string
+              app: string
+              appNamespace: string
+              name: string
+              namespace: string
+              runtime: string
+              code: string
+              cmd: string[]
+              environment: string[]
+              workdir?: string
+              ports: {
+                port: number
+                target: number
+                /** @enum {unknown} */
+                protocol: 'tcp' | 'udp'
+                name?: string
+                /** @constant */
+                proxyProtocol?: 'v2'
+                hostPort?: number
+              }[]
+              fixedPorts: boolean
+              /** @enum {unknown} */
+              proxy?: 'socks' | 'none'
+              openFiles?: number
+              secrets?: string[]
+              /** @constant */
+              isolation?: 'none'
+              files?: {
+                path: string
+                content?: string
+                secret?: string
+              }[]
+              volumes?: {
+                name: string
+                path: string
+                /** @constant */
+                readOnly?: true
+                hostPath?: string
+              }[]
+              registrySecret?: string
+              /** @constant */
+              egress?: 'none'
+              memoryMb: number
+              vcpus: number
+              vgpus: number
+              vtpus: number
+              storageMb: number
+              bandwidthInKbit: number
+              bandwidthOutKbit: number
+              arch: string[]
+              replicas: number
+              oneShot: boolean
+              job?: {
+                retries?: number
+                backoffSeconds?: number
+                deadlineSeconds?: number
+              }
+              schedule?: {
+                cron: string
+                /** @enum {unknown} */
+                concurrency?: 'replace' | 'allow'
+                startWithinSeconds?: number
+              }
+              strategy: string
+              allow: string[]
+              paths?: string
+              check?: {
+                /** @enum {unknown} */
+                kind: 'tcp' | 'http'
+                port: number
+                path: string
+                intervalMs: number
+                timeoutMs: number
+              }
+              liveness?: {
+                /** @enum {unknown} */
+                kind: 'tcp' | 'http'
+                port: number
+                path: string
+                intervalMs: number
+                timeoutMs: number
+                initialDelayMs: number
+                failures: number
+              }
+              drainSeconds: number
+              leaseSeconds?: number
+              update?: {
+                maxSurge?: number
+                maxSurgePercent?: number
+                maxUnavailable?: number
+                maxUnavailablePercent?: number
+                progressSeconds?: number
+                /** @constant */
+                autoRollback?: true
+              }
+              constraints: {
+                /** @enum {unknown} */
+                type: 'direct' | 'clusters' | 'addons' | 'labels' | 'latency' | 'geo' | 'anti-affinity' | 'spread'
+                cluster?: string
+                nodes?: string[]
+                allowed?: string[]
+                needs?: string[]
+                match?: {
+                  key: string
+                  /** @enum {unknown} */
+                  operator: 'in' | 'not-in' | 'exists' | 'absent'
+                  values: string[]
+                }[]
+                /** @enum {unknown} */
+                over?: 'node' | 'area' | 'cluster'
+                maxSkew?: number
+                area?: string
+                location?: {
+                  lat: number
+                  lon: number
+                }
+                service?: string
+                threshold?: number
+                rigidness?: number
+                convergenceSeconds?: number
+              }[]
+              connectivity: string[]
+              /** @constant */
+              startsAfterConnectivity?: true
+              addresses: {
+                [key: string]: string
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+  deleteService: {
+    parameters: {
+      query?: never
+      header?: {
+        /** @description Only while the service is as it was read, by its `etag`. */
+        'if-match'?: string
+      }
+      path: {
+        /** @description `app.namespace.service.namespace` */
+        name: string
+      }
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Deletes a service and its instances */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            deleted: string[]
+          }
+        }
+      }
+    }
+  }
+  scaleService: {
+    parameters: {
+      query?: never
+      header?: {
+        /** @description Only while the service is as it was read, by its `etag`. */
+        'if-match'?: string
+      }
+      path: {
+        /** @description `app.namespace.service.namespace` */
+        name: string
+      }
+      cookie?: never
+    }
+    requestBody: {
+      content: {
+        'application/json': {
+          replicas: number
+        }
+      }
+    }
+    responses: {
+      /** @description Changes how many instances are wanted */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            id: string
+            replicas: number
+          }
+        }
+      }
+    }
+  }
+  listInstances: {
+    parameters: {
+      query?: {
+        /** @description How many at most; 100 by default. */
+        limit?: number
+        /** @description `next` of the page before. Without it the first page. */
+        cursor?: string
+        /** @description Only those whose name begins with this. */
+        name?: string
+        /** @description Only those of this service. */
+        service?: string
+        /** @description Only those on this node, `cluster/node`. */
+        node?: string
+        /** @description Only those of this cluster. */
+        cluster?: string
+        state?:
+          | 'requested'
+          | 'placed'
+          | 'starting'
+          | 'running'
+          | 'lost'
+          | 'stopping'
+          | 'stopped'
+          | 'failed'
+          | 'unplaceable'
+        /** @description Asks the clusters what each uses now. */
+        usage?: boolean
+      }
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Instances, and where they run */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            items: components['schemas']['Instance'][]
+            /** @description The `cursor` of the next page; absent on the last one. */
+            next?: string
+          }
+        }
+      }
+    }
+  }
+  getInstance: {
+    parameters: {
+      query?: never
+      header?: never
+      path: {
+        /** @description The service and the number of the instance. */
+        name: string
+      }
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description One instance */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': components['schemas']['Instance']
+        }
+      }
+    }
+  }
+  listRuns: {
+    parameters: {
+      query?: {
+        /** @description How many at most; 100 by default. */
+        limit?: number
+        /** @description `next` of the page before. Without it the first page. */
+        cursor?: string
+        /** @description Only those whose name begins with this. */
+        name?: string
+      }
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Runs of jobs, the last 20 of each instance */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            items: components['schemas']['Run'][]
+            /** @description The `cursor` of the next page; absent on the last one. */
+            next?: string
+          }
+        }
+      }
+    }
+  }
+  listNodes: {
+    parameters: {
+      query?: {
+        /** @description How many at most; 100 by default. */
+        limit?: number
+        /** @description `next` of the page before. Without it the first page. */
+        cursor?: string
+        /** @description Only those whose name begins with this. */
+        name?: string
+        /** @description Only those of this cluster. */
+        cluster?: string
+        /** @description `away`: its cluster does not answer. */
+        condition?: 'alive' | 'lost' | 'away'
+      }
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Nodes, and what is free on them */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            items: components['schemas']['Node'][]
+            /** @description The `cursor` of the next page; absent on the last one. */
+            next?: string
+          }
+        }
+      }
+    }
+  }
+  getNode: {
+    parameters: {
+      query?: never
+      header?: never
+      path: {
+        /** @description Its cluster. */
+        cluster: string
+        /** @description Its name within the cluster. */
+        node: string
+      }
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description One node */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': components['schemas']['Node']
+        }
+      }
+    }
+  }
+  deleteNode: {
+    parameters: {
+      query?: never
+      header?: never
+      path: {
+        /** @description Its cluster. */
+        cluster: string
+        /** @description Its name within the cluster. */
+        node: string
+      }
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Revokes the certificates of a node */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            deleted: string[]
+          }
+        }
+      }
+    }
+  }
+  listClusters: {
+    parameters: {
+      query?: {
+        /** @description How many at most; 100 by default. */
+        limit?: number
+        /** @description `next` of the page before. Without it the first page. */
+        cursor?: string
+        /** @description Only those whose name begins with this. */
+        name?: string
+        condition?: 'alive' | 'away' | 'lost'
+      }
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Clusters, and what is free in them */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            items: components['schemas']['Cluster'][]
+            /** @description The `cursor` of the next page; absent on the last one. */
+            next?: string
+          }
+        }
+      }
+    }
+  }
+  listRelays: {
+    parameters: {
+      query?: {
+        /** @description How many at most; 100 by default. */
+        limit?: number
+        /** @description `next` of the page before. Without it the first page. */
+        cursor?: string
+        /** @description Only those whose name begins with this. */
+        name?: string
+      }
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Relays of the clusters that answer */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            items: components['schemas']['Relay'][]
+            /** @description The `cursor` of the next page; absent on the last one. */
+            next?: string
+          }
+        }
+      }
+    }
+  }
+  listEvents: {
+    parameters: {
+      query?: {
+        /** @description How many at most; 100 by default. */
+        limit?: number
+        /** @description `next` of the page before. Without it the first page. */
+        cursor?: string
+        /** @description Only those about this app, service, instance, node or cluster. */
+        name?: string
+        what?:
+          | 'applied'
+          | 'scaled'
+          | 'waiting'
+          | 'placed'
+          | 'moved'
+          | 'due'
+          | 'skipped'
+          | 'refused'
+          | 'unplaceable'
+          | 'started'
+          | 'ready'
+          | 'unready'
+          | 'restarted'
+          | 'failed'
+          | 'finished'
+          | 'lost'
+          | 'violated'
+          | 'kept'
+          | 'updated'
+          | 'stuck'
+          | 'rolled-back'
+          | 'cordoned'
+          | 'uncordoned'
+          | 'draining'
+          | 'drained'
+          | 'joined'
+          | 'connected'
+          | 'entered'
+          | 'deleted'
+        /** @description Not before this time, milliseconds since 1970. */
+        since?: number
+      }
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description What happened, the newest first */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            items: components['schemas']['Event'][]
+            /** @description The `cursor` of the next page; absent on the last one. */
+            next?: string
+          }
+        }
+      }
+    }
+  }
+  getStatus: {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description The root itself */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': components['schemas']['Status']
+        }
+      }
+    }
+  }
+  deleteApp: {
+    parameters: {
+      query?: never
+      header?: never
+      path: {
+        /** @description `app.namespace` */
+        name: string
+      }
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Deletes an app and its services */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            deleted: string[]
+          }
+        }
+      }
+    }
+  }
+  listRevisions: {
+    parameters: {
+      query?: never
+      header?: never
+      path: {
+        /** @description `app.namespace.service.namespace` */
+        name: string
+      }
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description What was applied of a service, the last ten */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            items: {
+              number: number
+              generation: number
+              at: number
+              spec: {
+                id: string
+                app: string
+                appNamespace: string
+                name: string
+                namespace: string
+                runtime: string
+                code: string
+                cmd: string[]
+                environment: string[]
+                workdir?: string
+                ports: {
+                  port: number
+                  target: number
+                  /** @enum {unknown} */
+                  protocol: 'tcp' | 'udp'
+                  name?: string
+                  /** @constant */
+                  proxyProtocol?: 'v2'
+                  hostPort?: number
+                }[]
+                fixedPorts: boolean
+                /** @enum {unknown} */
+                proxy?: 'socks' | 'none'
+                openFiles?: number
+                secrets?: string[]
+                /** @constant */
+                isolation?: 'none'
+                files?: {
+                  path: string
+                  content?: string
+                  secret?: string
+                }[]
+                volumes?: {
+                  name: string
+                  path: string
+                  /** @constant */
+                  readOnly?: true
+                  hostPath?: string
+                }[]
+                registrySecret?: string
+                /** @constant */
+                egress?: 'none'
+                memoryMb: number
+                vcpus: number
+                vgpus: number
+                vtpus: number
+                storageMb: number
+                bandwidthInKbit: number
+                bandwidthOutKbit: number
+                arch: string[]
+                replicas: number
+                oneShot: boolean
+                job?: {
+                  retries?: number
+                  backoffSeconds?: number
+                  deadlineSeconds?: number
+                }
+                schedule?: {
+                  cron: string
+                  /** @enum {unknown} */
+                  concurrency?: 'replace' | 'allow'
+                  startWithinSeconds?: number
+                }
+                strategy: string
+                allow: string[]
+                paths?: string
+                check?: {
+                  /** @enum {unknown} */
+                  kind: 'tcp' | 'http'
+                  port: number
+                  path: string
+                  intervalMs: number
+                  timeoutMs: number
+                }
+                liveness?: {
+                  /** @enum {unknown} */
+                  kind: 'tcp' | 'http'
+                  port: number
+                  path: string
+                  intervalMs: number
+                  timeoutMs: number
+                  initialDelayMs: number
+                  failures: number
+                }
+                drainSeconds: number
+                leaseSeconds?: number
+                update?: {
+                  maxSurge?: number
+                  maxSurgePercent?: number
+                  maxUnavailable?: number
+                  maxUnavailablePercent?: number
+                  progressSeconds?: number
+                  /** @constant */
+                  autoRollback?: true
+                }
+                constraints: {
+                  /** @enum {unknown} */
+                  type: 'direct' | 'clusters' | 'addons' | 'labels' | 'latency' | 'geo' | 'anti-affinity' | 'spread'
+                  cluster?: string
+                  nodes?: string[]
+                  allowed?: string[]
+                  needs?: string[]
+                  match?: {
+                    key: string
+                    /** @enum {unknown} */
+                    operator: 'in' | 'not-in' | 'exists' | 'absent'
+                    values: string[]
+                  }[]
+                  /** @enum {unknown} */
+                  over?: 'node' | 'area' | 'cluster'
+                  maxSkew?: number
+                  area?: string
+                  location?: {
+                    lat: number
+                    lon: number
+                  }
+                  service?: string
+                  threshold?: number
+                  rigidness?: number
+                  convergenceSeconds?: number
+                }[]
+                connectivity: string[]
+                /** @constant */
+                startsAfterConnectivity?: true
+                addresses: {
+                  [key: string]: string
+                }
+              }
+              rollbackTo?: number
+              /** @constant */
+              isAutomatic?: true
+              /**
+               * @description Every instance ran it.
+               * @constant
+               */
+              isComplete?: true
+            }[]
+          }
+        }
+      }
+    }
+  }
+  rollBack: {
+    parameters: {
+      query?: never
+      header?: {
+        /** @description Only while the service is as it was read, by its `etag`. */
+        'if-match'?: string
+        /** @description The request is made once; asked again with the same key, the root answers as the first time. */
+        'idempotency-key'?: string
+      }
+      path: {
+        /** @description `app.namespace.service.namespace` */
+        name: string
+      }
+      cookie?: never
+    }
+    requestBody: {
+      content: {
+        'application/json': {
+          /** @description The one before by default. */
+          to?: number
+        }
+      }
+    }
+    responses: {
+      /** @description Applies an earlier revision again */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            id: string
+            revision: number
+            /** @enum {unknown} */
+            change: 'updated' | 'unchanged'
+          }
+        }
+      }
+    }
+  }
+  runJob: {
+    parameters: {
+      query?: never
+      header?: {
+        /** @description The request is made once; asked again with the same key, the root answers as the first time. */
+        'idempotency-key'?: string
+      }
+      path: {
+        /** @description `app.namespace.service.namespace` */
+        name: string
+      }
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Runs a job now */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            id: string
+            instances: number
+          }
+        }
+      }
+    }
+  }
+  explainService: {
+    parameters: {
+      query?: {
+        /** @description What would be decided now, also where the decision is kept. */
+        anew?: boolean
+        /** @description Candidates of each tier; 100 by default. */
+        most?: number
+      }
+      header?: never
+      path: {
+        /** @description `app.namespace.service.namespace` */
+        name: string
+      }
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Where a further instance would go, and why */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            [key: string]: unknown
+          }
+        }
+      }
+    }
+  }
+  explainInstance: {
+    parameters: {
+      query?: {
+        /** @description What would be decided now, also where the decision is kept. */
+        anew?: boolean
+        /** @description Candidates of each tier; 100 by default. */
+        most?: number
+      }
+      header?: never
+      path: {
+        /** @description The service and the number of the instance. */
+        name: string
+      }
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Why an instance is where it is */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            [key: string]: unknown
+          }
+        }
+      }
+    }
+  }
+  readLogs: {
+    parameters: {
+      query?: {
+        /** @description Lines; 100 by default. */
+        tail?: number
+        /** @description And what it writes from now on. */
+        follow?: boolean
+        /** @description Milliseconds since 1970. */
+        since?: number
+      }
+      header?: never
+      path: {
+        /** @description The service and the number of the instance. */
+        name: string
+      }
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description What an instance wrote, as lines */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'text/plain': string
+        }
+      }
+    }
+  }
+  migrateInstance: {
+    parameters: {
+      query?: never
+      header?: {
+        /** @description The request is made once; asked again with the same key, the root answers as the first time. */
+        'idempotency-key'?: string
+      }
+      path: {
+        /** @description The service and the number of the instance. */
+        name: string
+      }
+      cookie?: never
+    }
+    requestBody: {
+      content: {
+        'application/json': {
+          to?: string
+        }
+      }
+    }
+    responses: {
+      /** @description Moves an instance to another node */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            instance: string
+            from?: string
+            node?: string
+            epoch: number
+            /** @description Why it is stopped first. */
+            gap?: string
+            /** @description What stays where it was. */
+            keeps?: string
+          }
+        }
+      }
+    }
+  }
+  restartInstance: {
+    parameters: {
+      query?: never
+      header?: {
+        /** @description The request is made once; asked again with the same key, the root answers as the first time. */
+        'idempotency-key'?: string
+      }
+      path: {
+        /** @description The service and the number of the instance. */
+        name: string
+      }
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Replaces the run of an instance by another on the same node */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            instance: string
+            from?: string
+            node?: string
+            epoch: number
+            /** @description Why it is stopped first. */
+            gap?: string
+            /** @description What stays where it was. */
+            keeps?: string
+          }
+        }
+      }
+    }
+  }
+  cordonNode: {
+    parameters: {
+      query?: never
+      header?: {
+        /** @description The request is made once; asked again with the same key, the root answers as the first time. */
+        'idempotency-key'?: string
+      }
+      path: {
+        /** @description Its cluster. */
+        cluster: string
+        /** @description Its name within the cluster. */
+        node: string
+      }
+      cookie?: never
+    }
+    requestBody: {
+      content: {
+        'application/json': {
+          /** @description For those who look at it. */
+          reason?: string
+        }
+      }
+    }
+    responses: {
+      /** @description Nothing new is placed on the node */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            /** @description False: it was so already. */
+            changed: boolean
+          }
+        }
+      }
+    }
+  }
+  uncordonNode: {
+    parameters: {
+      query?: never
+      header?: {
+        /** @description The request is made once; asked again with the same key, the root answers as the first time. */
+        'idempotency-key'?: string
+      }
+      path: {
+        /** @description Its cluster. */
+        cluster: string
+        /** @description Its name within the cluster. */
+        node: string
+      }
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description The node takes instances again */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            /** @description False: it was so already. */
+            changed: boolean
+          }
+        }
+      }
+    }
+  }
+  drainStatus: {
+    parameters: {
+      query?: never
+      header?: never
+      path: {
+        /** @description Its cluster. */
+        cluster: string
+        /** @description Its name within the cluster. */
+        node: string
+      }
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description What is left on a node that drains */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            isDraining: boolean
+            left: {
+              instance: string
+              /** @enum {unknown} */
+              state: 'moving' | 'waiting' | 'stays'
+              to?: string
+              why?: string
+            }[]
+            leaving: number
+          }
+        }
+      }
+    }
+  }
+  drainNode: {
+    parameters: {
+      query?: never
+      header?: {
+        /** @description The request is made once; asked again with the same key, the root answers as the first time. */
+        'idempotency-key'?: string
+      }
+      path: {
+        /** @description Its cluster. */
+        cluster: string
+        /** @description Its name within the cluster. */
+        node: string
+      }
+      cookie?: never
+    }
+    requestBody: {
+      content: {
+        'application/json': {
+          force?: boolean
+          /** @description For those who look at it. */
+          reason?: string
+        }
+      }
+    }
+    responses: {
+      /** @description What runs on the node moves away */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            isDraining: boolean
+            left: {
+              instance: string
+              /** @enum {unknown} */
+              state: 'moving' | 'waiting' | 'stays'
+              to?: string
+              why?: string
+            }[]
+            leaving: number
+          }
+        }
+      }
+    }
+  }
+  deleteRelay: {
+    parameters: {
+      query?: never
+      header?: never
+      path: {
+        /** @description Its cluster. */
+        cluster: string
+        /** @description Its name within the cluster. */
+        relay: string
+      }
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Revokes the certificates of a relay */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            deleted: string[]
+          }
+        }
+      }
+    }
+  }
+  deleteCluster: {
+    parameters: {
+      query?: never
+      header?: never
+      path: {
+        /** @description Of the cluster. */
+        name: string
+      }
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Revokes the certificates of a cluster, and of all that it has signed */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            deleted: string[]
+          }
+        }
+      }
+    }
+  }
+  watch: {
+    parameters: {
+      query?: {
+        /** @description All by default. */
+        kinds?: ('services' | 'instances' | 'nodes' | 'clusters' | 'events')[]
+      }
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description What changes, as server-sent events; first all there is. `Last-Event-ID` goes on where a stream broke */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'text/event-stream': string
+        }
+      }
+    }
+  }
+}
