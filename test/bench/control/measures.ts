@@ -160,7 +160,8 @@ const large: Scenario = {
     const rest = await atRest(plane, size)
     const rss = peakRssMib(plane.root.pid)
     const known = await rootKilled(plane, wanted)
-    say(`everything known ${known.toFixed(1)} s after the root was killed`)
+    const { root: started } = plane.cpuSeconds()
+    say(`everything known ${known.toFixed(1)} s after the root was killed; CPU of the new one: ${started.toFixed(1)} s`)
     const gone = await removeAll(plane, wanted)
     return {
       [LARGE_RUN]: placed.seconds,
