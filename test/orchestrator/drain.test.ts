@@ -93,6 +93,40 @@ t.test('jobs end by themselves, storage needs force, and what is of the machine 
   t.same([...n2.has.keys()].sort(), ['shop.acme.disk.prod.0', 'shop.acme.web.prod.0'])
 })
 
+t.test('what does not get ready elsewhere stays and serves, says why, and is tried elsewhere', async (t) => {
+  await using world = await mesh()
+  const n1 = await world.node('n1')
+  await apply(world, { microservice_name: 'cart' })
+  const id = 'shop.acme.cart.prod.0'
+  await world.running(1)
+  const n2 = await world.node('n2')
+  n2.isHolding = true
+  await drain(world)
+  const crashes = () => {
+    const { generation = 0, epoch = 0 } = n2.has.get(id) ?? {}
+    n2.uplink.report({ instance: id, generation, epoch, state: 'starting', restarts: 3, detail: 'exited with code 7' })
+  }
+  await until(
+    async () => {
+      if (n2.has.has(id)) crashes()
+      const why = (await status(world)).left[0]?.why ?? ''
+      return why.includes('edge/n2: it did not get ready there: exited with code 7')
+    },
+    'it is told',
+    async () => JSON.stringify(await status(world)),
+  )
+  await until(() => !n2.has.has(id), 'it is ended there')
+  t.match(await world.instances(), [{ node: 'edge/n1', state: 'running', successor: undefined }])
+  t.same(n1.withdrawn, [])
+  const events = await world.api.call<{ what: string; why?: string }[]>('GET', `/events?name=${id}`)
+  t.match(
+    events.find(({ what }) => what === 'failed'),
+    { node: 'edge/n2', why: /stays on edge\/n1: exited with code 7/ },
+  )
+  await world.node('n3')
+  await until(async () => (await world.instances())[0]?.node === 'edge/n3', 'another node takes it')
+})
+
 t.test('an instance is migrated where it may go, and told why where it may not', async (t) => {
   await using world = await mesh({ clusters: ['edge', 'far'] })
   const n1 = await world.node('n1')

@@ -1,10 +1,13 @@
 import { MeshError } from '../../core/errors.ts'
+import type { Clock } from '../../core/kit/clock.ts'
 import type { Log } from '../../core/kit/log.ts'
 import type { InstanceId, NodeId } from '../../core/model/ids.ts'
 import { REFUSED_ALREADY } from '../scheduling/filters.ts'
+import { HOPELESS_RESTARTS } from '../scheduling/progress.ts'
 import { isReportOf, isSameRun, type Assignment, type InstanceReport, type MoveCause } from '../spec.ts'
 import type { AssignmentRecord, Assignments, Successor } from './assignments.ts'
 import type { AssignmentChange, Dispatch } from './dispatch.ts'
+import { FailedMoves, isMove } from './failed-moves.ts'
 import type { LeasedMoves } from './leased-moves.ts'
 import type { LinkedNode, Nodes } from './nodes.ts'
 import type { Placement } from './placement.ts'
@@ -20,6 +23,7 @@ export interface SuccessionParts {
   readonly publisher: Publisher
   readonly root: Pick<RootLink, 'record'>
   readonly leased: LeasedMoves
+  readonly clock: Clock
   readonly log: Log
 }
 
@@ -74,9 +78,11 @@ export class Succession {
   readonly #parts: SuccessionParts
   /** Earlier runs that still take flows. */
   readonly #handingOver = new Map<string, NodeJS.Timeout>()
+  readonly #failedMoves: FailedMoves
 
   constructor(parts: SuccessionParts) {
     this.#parts = parts
+    this.#failedMoves = new FailedMoves(parts.clock)
   }
 
   /**
@@ -171,7 +177,9 @@ export class Succession {
 
   /** Asks again for the end of runs that should have ended. */
   retry(): void {
-    for (const { assignment, leaving = [] } of this.#parts.assignments.replacing())
+    const { assignments } = this.#parts
+    for (const { record, why } of this.#failedMoves.slow(assignments.replacing())) this.#abandon(record, why)
+    for (const { assignment, leaving = [] } of assignments.replacing())
       for (const node of leaving) this.#askToLeave(assignment.instance, node)
   }
 
@@ -238,7 +246,9 @@ export class Succession {
   async #elsewhere(record: AssignmentRecord, next: Assignment, { where, cause }: Wish): Promise<Replaced> {
     const { assignments, placement, dispatch, root } = this.#parts
     const { instance } = next
-    const refusals = new Map<NodeId, string>([[record.node as NodeId, REFUSED_ALREADY]])
+    const isSameProgram = next.generation === record.assignment.generation
+    const failed = where === 'elsewhere' && isSameProgram ? this.#failedMoves.lately(instance) : []
+    const refusals = new Map<NodeId, string>([[record.node as NodeId, REFUSED_ALREADY], ...failed])
     for (;;) {
       const choice = await placement.choose(next, refusals, where === 'elsewhere' ? undefined : where.node)
       if (choice.kind === 'nowhere') throw refused(choice.reason)
@@ -272,7 +282,8 @@ export class Succession {
   #follow(record: AssignmentRecord, successor: Successor, report: InstanceReport): void {
     const { state, detail } = report
     if (state === 'running') return this.#switch(record, successor, report)
-    if (state === 'failed' || state === 'stopped') return this.#abandon(record, detail ?? state)
+    const isHopeless = isMove(record) && report.restarts >= HOPELESS_RESTARTS
+    if (state === 'failed' || state === 'stopped' || isHopeless) return this.#abandon(record, detail ?? state)
     this.#parts.dispatch.change(report.instance, { successor: asTold(successor, report) })
   }
 
@@ -344,9 +355,17 @@ export class Succession {
   }
 
   /** The one that serves stays. */
-  #abandon({ assignment, successor, node }: AssignmentRecord, reason: string): void {
+  #abandon(record: AssignmentRecord, reason: string): void {
+    const { log, root } = this.#parts
+    const { assignment, successor, node } = record
     const { instance } = assignment
-    this.#parts.log.warn('instance not replaced', { instance, node: successor?.node, reason })
+    log.warn('instance not replaced', { instance, node: successor?.node, reason })
+    if (isMove(record)) {
+      const { node: there } = record.successor
+      this.#failedMoves.failed(instance, there, reason)
+      const why = `it did not get ready there, and stays on ${node}: ${reason}`
+      root.record({ what: 'failed', instance, node: there, why })
+    }
     if (successor !== undefined) this.#end(successor, node)
     this.#parts.dispatch.change(instance, NO_SUCCESSOR)
   }

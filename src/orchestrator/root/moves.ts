@@ -2,11 +2,11 @@ import { MeshError } from '../../core/errors.ts'
 import { clusterOf, type InstanceId, type NodeId, type ServiceId } from '../../core/model/ids.ts'
 import { groupsOf, mayMoveAt } from '../scheduling/compliance.ts'
 import type { MoveCause } from '../spec.ts'
+import { HOPELESS_RESTARTS, progressMsOf } from '../scheduling/progress.ts'
 import { whyImmobile } from '../scheduling/mobility.ts'
 import { refusedOf, runsAtFormer } from './former-place.ts'
 import { changeInstance } from './instance-records.ts'
 import { LeasedMoves, type LeasedMovesParts } from './leased-moves.ts'
-import { HOPELESS_RESTARTS, limitsOf } from './rollout.ts'
 import type { InstanceRecord, RootStore, ServiceRecord } from './root-store.ts'
 
 export interface MovesParts extends LeasedMovesParts {
@@ -85,7 +85,7 @@ export class Moves {
   /** Looks at those that move: it may be taking too long, or the other cluster be lost. */
   follow(service: ServiceRecord, instances: readonly InstanceRecord[]): void {
     const { clock, clusters } = this.#parts
-    const { progressMs } = limitsOf(service.spec)
+    const progressMs = progressMsOf(service.spec)
     for (const record of instances) {
       const { id, cluster } = record
       this.leased.goOn(record)

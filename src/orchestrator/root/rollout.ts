@@ -1,4 +1,5 @@
 import { keyOfPorts, portsOfNode } from '../scheduling/candidate.ts'
+import { HOPELESS_RESTARTS, progressMsOf } from '../scheduling/progress.ts'
 import type { ServiceSpec } from '../spec.ts'
 import type { ServiceChange } from './difference.ts'
 import type { InstanceRecord, ServiceRecord } from './root-store.ts'
@@ -21,9 +22,6 @@ export interface RolloutLimits {
   progressMs: number
 }
 
-/** As Kubernetes and Nomad do. Smaller gives up programs that start slowly; larger says later that an update has failed. */
-const PROGRESS_SECONDS = 600
-
 /** Percentages as in Kubernetes: the surge is rounded up, what may be away down; if nothing is left of both, one may be away. */
 export function limitsOf({ update = {}, replicas }: ServiceSpec): RolloutLimits {
   const { maxSurgePercent, maxUnavailablePercent } = update
@@ -36,7 +34,7 @@ export function limitsOf({ update = {}, replicas }: ServiceSpec): RolloutLimits 
     surge,
     unavailable: surge === 0 ? Math.max(unavailable, 1) : unavailable,
     mayGap: update.maxUnavailable !== 0,
-    progressMs: (update.progressSeconds ?? PROGRESS_SECONDS) * 1_000,
+    progressMs: progressMsOf({ update }),
   }
 }
 
@@ -142,9 +140,6 @@ export interface Rollout {
   /** It does not get on by itself: it crashes again and again, or cannot be started. */
   isHopeless: boolean
 }
-
-/** One that crashes this often before it was ready once is not slow but broken. */
-export const HOPELESS_RESTARTS = 3
 
 /** A job has runs, and no update. */
 export function rolloutOf(service: ServiceRecord, instances: readonly InstanceRecord[]): Rollout | undefined {
