@@ -2,7 +2,7 @@ import { join } from 'node:path'
 import { MeshError } from '../core/errors.ts'
 import { askAgent } from '../agent/local-api.ts'
 import { FORMATS, type Format } from './output.ts'
-import { readCredential, RootClient } from '../client/root-client.ts'
+import { type Credential, readCredential, RootClient } from '../client/root-client.ts'
 
 /** What every command gets. */
 export interface Context {
@@ -53,8 +53,13 @@ export function socketPath(state: string): string {
   return join(folders(state).agent, 'agent.sock')
 }
 
-export function rootClient({ state, credential }: Context): RootClient {
-  return new RootClient(readCredential(credential ?? join(folders(state).root, 'admin.json')))
+export function rootClient(context: Context): RootClient {
+  return new RootClient(credentialOf(context))
+}
+
+/** @throws MeshError UNAUTHENTICATED, FORBIDDEN */
+export function credentialOf({ state, credential }: Context): Credential {
+  return readCredential(credential ?? join(folders(state).root, 'admin.json'))
 }
 
 export function agent(context: Context, route: string, query: Record<string, string> = {}): Promise<unknown> {

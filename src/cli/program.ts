@@ -7,6 +7,7 @@ import { caCommand } from './ca.ts'
 import { checkCommand } from './check.ts'
 import { completionCommand } from './completion/command.ts'
 import { cordonCommands } from './cordon.ts'
+import { dashboardCommand } from './dashboard.ts'
 import { deleteCommand } from './delete.ts'
 import { eventsCommand } from './events.ts'
 import { drainCommand } from './drain.ts'
@@ -27,6 +28,7 @@ import { secretCommand } from './secret.ts'
 import { scaleCommand } from './scale.ts'
 import { statusCommand } from './status.ts'
 import { tokenCommand } from './token.ts'
+import { topCommand } from './top.ts'
 import { traceCommand } from './trace.ts'
 import { versionCommand } from './version.ts'
 import { withProxyCommand } from './with-proxy.ts'
@@ -100,6 +102,8 @@ const COMMANDS = [
   eventsCommand,
   explainCommand,
   statusCommand,
+  topCommand,
+  dashboardCommand,
   checkCommand,
   netcheckCommand,
   backupCommands,

@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs'
-import { request } from 'node:https'
+import { request, type RequestOptions } from 'node:https'
 import type { IncomingMessage } from 'node:http'
 import type { paths } from './api-types.ts'
 import { ERRORS, isMeshError, MeshError, type ErrorCode } from '../core/errors.ts'
@@ -160,13 +160,7 @@ export class RootClient {
         new URL(path, url),
         {
           method,
-          ca,
-          minVersion: 'TLSv1.3',
-          agent: false,
-          checkServerIdentity: (_host, certificate) =>
-            /^URI:spiffe:\/\/[a-z0-9.-]+\/root$/.test(certificate.subjectaltname ?? '')
-              ? undefined
-              : new Error('another server answered: its certificate is not the root’s'),
+          ...rootConnection({ ca }),
           headers: {
             ...headers,
             authorization: `Bearer ${token}`,
@@ -187,6 +181,19 @@ export class RootClient {
       )
       asking.end(payload)
     })
+  }
+}
+
+/** A connection to the root and to nobody else. */
+export function rootConnection({ ca }: Pick<Credential, 'ca'>): RequestOptions {
+  return {
+    ca,
+    minVersion: 'TLSv1.3',
+    agent: false,
+    checkServerIdentity: (_host, certificate) =>
+      /^URI:spiffe:\/\/[a-z0-9.-]+\/root$/.test(certificate.subjectaltname ?? '')
+        ? undefined
+        : new Error('another server answered: its certificate is not the root’s'),
   }
 }
 
