@@ -87,7 +87,12 @@ t.test('a failure is that of its own work; one of what they share is told once',
   await t.rejects(refused, { message: 'no' })
   t.equal(await accepted, 7)
   isFull = true
-  await work.add('c', async () => undefined)
+  const step = work.continued(async () => undefined)
+  await t.rejects(
+    work.add('c', async () => undefined),
+    { message: 'the disk is full' },
+  )
+  await t.rejects(step, { message: 'the disk is full' })
   t.match(failures, [{ message: 'the disk is full' }])
   isFull = false
   t.equal(await work.add('c', async () => 8), 8, 'it goes on')

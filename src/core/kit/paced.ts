@@ -1,6 +1,12 @@
+import { background } from './background.ts'
 import type { Clock } from './clock.ts'
 
+/** After work that failed, most often because a disk is full. */
+const AGAIN_MS = 1_000
+
 export interface PacedOptions {
+  /** Constant text: see `background`. */
+  name: string
   work: () => void
   /** Between two times. Smaller is done more often, larger gathers more. */
   everyMs: number
@@ -9,6 +15,7 @@ export interface PacedOptions {
 
 /**
  * Work that is due again and again: what comes alone is done at the end of its turn of the event loop, what comes in numbers is gathered.
+ * Work that throws is recorded (see `background`) and stays due.
  *
  *     due ─▶ done at the end of the turn ─▶ due, due, due ─▶ done once, `everyMs` after the time before
  */
@@ -39,9 +46,15 @@ export class Paced implements Disposable {
   }
 
   #do(): void {
-    const { work, clock } = this.#options
+    const { name, work, clock } = this.#options
     this.#cancel = undefined
     this.#doneAt = clock.now()
-    work()
+    try {
+      work()
+    } catch (error) {
+      background.failed(name, error)
+      this[Symbol.dispose]()
+      this.#cancel = clock.after(AGAIN_MS, () => this.#do())
+    }
   }
 }

@@ -5,7 +5,7 @@ export interface SlicedWorkOptions {
   sliceMs?: number
   /** How much may be under way. */
   atOnce?: number
-  /** What the beginnings of one slice have in common, such as a transaction. A throw of its own means that it failed for all of them. */
+  /** What the beginnings of one slice have in common, such as a transaction. When it throws, all of them are rejected with that. */
   together?: (slice: () => void) => void
   /** `together` failed. */
   onFailure?: (error: unknown) => void
@@ -16,7 +16,7 @@ export interface SlicedWorkOptions {
 interface Task {
   key: string
   begin: () => Promise<void>
-  drop: () => void
+  reject: (error: unknown) => void
 }
 
 /**
@@ -50,13 +50,12 @@ export class SlicedWork {
   add<T>(key: string, work: () => Promise<T>): Promise<T> {
     const { promise, resolve, reject } = Promise.withResolvers<T>()
     const begin = () => Promise.try(work).then(resolve, reject)
-    const drop = () => reject(new MeshError('NOT_RUNNING', { what: 'this work' }))
     const behind = this.#behind.get(key)
     if (behind === undefined) {
       this.#behind.set(key, [])
-      this.#waiting.push({ key, begin, drop })
+      this.#waiting.push({ key, begin, reject })
       this.#due()
-    } else behind.push({ key, begin, drop })
+    } else behind.push({ key, begin, reject })
     return promise
   }
 
@@ -67,8 +66,7 @@ export class SlicedWork {
   continued<T>(work: () => Promise<T>): Promise<T> {
     const { promise, resolve, reject } = Promise.withResolvers<T>()
     const begin = () => Promise.try(work).then(resolve, reject)
-    const drop = () => reject(new MeshError('NOT_RUNNING', { what: 'this work' }))
-    this.#continuations.push({ begin, drop })
+    this.#continuations.push({ begin, reject })
     this.#due()
     return promise
   }
@@ -77,7 +75,8 @@ export class SlicedWork {
   clear(): void {
     const behind = [...this.#behind.values()].flatMap((tasks) => tasks.splice(0))
     for (const { key } of this.#waiting) this.#behind.delete(key)
-    for (const { drop } of [...this.#waiting.splice(0), ...this.#continuations.splice(0), ...behind]) drop()
+    for (const { reject } of [...this.#waiting.splice(0), ...this.#continuations.splice(0), ...behind])
+      reject(new MeshError('NOT_RUNNING', { what: 'this work' }))
     this.#settle()
   }
 
@@ -112,6 +111,9 @@ export class SlicedWork {
         }
       })
     } catch (error) {
+      // before any of them resolves: that takes another turn of the queue of promises
+      for (const { reject } of [...this.#continuations.slice(0, continued), ...this.#waiting.slice(0, begun)])
+        reject(error)
       onFailure(error)
     }
     this.#continuations.splice(0, continued)

@@ -51,17 +51,33 @@ export class NodeMessages implements NodeListener {
     this.#isClosed = true
   }
 
-  #notTaken(error: unknown): void {
-    if (!isMeshError(error, 'NOT_RUNNING')) this.#parts.log.error('reports of nodes cannot be kept', { error })
+  #notTaken(node: NodeId, error: unknown): void {
+    if (isMeshError(error, 'NOT_RUNNING')) return
+    this.#parts.log.error('reports of a node cannot be kept', { node, error })
+    if (isMeshError(error, 'DISK_FULL')) this.#parts.nodes.putOff(node)
+  }
+
+  /** What a node said that a full disk refuses: the node is to come again later, and says all of it. */
+  #take(node: NodeId, work: () => void): void {
+    try {
+      work()
+    } catch (error) {
+      this.#notTaken(node, error)
+    }
   }
 
   requests(id: NodeId, link: () => NodeLink): RequestHandlers<typeof nodeToCluster> {
-    const { entryCache, identity, root, store, clock } = this.#parts
+    const { nodes, entryCache, identity, root, store, clock } = this.#parts
     return {
       'node.hello': async ({ facts, reports, process, trust }) => {
-        const welcome = await this.#hello({ id, link: link(), facts: { ...facts, id } }, reports, process)
-        link().afterResponse('node.hello', () => this.#trusts(id, trust))
-        return welcome
+        try {
+          const welcome = await this.#hello({ id, link: link(), facts: { ...facts, id } }, reports, process)
+          link().afterResponse('node.hello', () => this.#take(id, () => this.#trusts(id, trust)))
+          return welcome
+        } catch (error) {
+          if (isMeshError(error, 'DISK_FULL')) nodes.putOff(id)
+          throw error
+        }
       },
       'interest.ask': ({ key }) => this.#subscribe(id, key),
       'interest.vip': async ({ vip }) => {
@@ -93,7 +109,7 @@ export class NodeMessages implements NodeListener {
         const node = nodes.alive(id)
         if (node === undefined) return
         node.facts = { ...facts, id }
-        this.#remember(id, facts)
+        this.#take(id, () => this.#remember(id, facts))
         root.summariseSoon()
         scheduler.retry()
       },
@@ -102,9 +118,9 @@ export class NodeMessages implements NodeListener {
           const node = nodes.alive(id)
           if (node !== undefined && !this.#isClosed) scheduler.takeReports(node, reports)
         }
-        scheduler.together(take).catch((error: unknown) => this.#notTaken(error))
+        scheduler.together(take).catch((error: unknown) => this.#notTaken(id, error))
       },
-      trust: ({ trust }) => this.#trusts(id, trust),
+      trust: ({ trust }) => this.#take(id, () => this.#trusts(id, trust)),
       handover: ({ leaving }) => nodes.handOver(id, leaving),
       'interest.forget': ({ keys }) => {
         const node = nodes.alive(id)
@@ -135,7 +151,7 @@ export class NodeMessages implements NodeListener {
     root.record({ what: 'connected', node: node.id })
     this.#remember(node.id, node.facts)
     scheduler.adopt(node.id, reports)
-    hello.link.afterResponse('node.hello', () => scheduler.nodeBack(node, reports))
+    hello.link.afterResponse('node.hello', () => this.#take(node.id, () => scheduler.nodeBack(node, reports)))
     root.summariseSoon()
     return {
       instances: store.assignments.runsOn(node.id),

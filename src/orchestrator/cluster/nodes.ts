@@ -1,3 +1,4 @@
+import { isMeshError } from '../../core/errors.ts'
 import type { Clock } from '../../core/kit/clock.ts'
 import type { Log } from '../../core/kit/log.ts'
 import type { Channel } from '../../core/kit/websocket.ts'
@@ -44,6 +45,12 @@ export interface NodesOptions {
 
 /** A process that said that it ends or hands over gets so much longer: on a small or busy machine its successor takes many seconds to say hello. */
 const LEAVING_GRACE = 15
+
+/**
+ * That a node is lost is tried again after this time while the disk is full. Smaller takes those that come again as soon as there is room for
+ * lost; larger places later what lost ones ran.
+ */
+const FULL_DISK_MS = 10_000
 
 /**
  * The nodes as their links show them.
@@ -243,6 +250,12 @@ export class Nodes {
     this.#alive.delete(node)
   }
 
+  /** What it said cannot be kept: it comes again, and says all of it. */
+  putOff(node: NodeId): void {
+    this.#leaving.add(node) // it has done nothing wrong
+    this.#alive.get(node)?.link.goAway((LEAVING_GRACE * this.#options.graceMs) / 5)
+  }
+
   #reportDuplicate(node: NodeId, link: NodeLink): void {
     this.#duplicateAt.set(node, this.#options.clock.wall())
     this.#log.error('second process with the identity of a node refused', { node })
@@ -264,7 +277,13 @@ export class Nodes {
     this.#grace.delete(node)
     if (this.#isClosed) return
     this.#log.warn('node lost', { node })
-    this.#listener?.lost(node)
+    try {
+      this.#listener?.lost(node)
+    } catch (error) {
+      if (!isMeshError(error, 'DISK_FULL')) throw error
+      this.#log.warn('a lost node keeps its instances until the disk has room', { node, error })
+      this.#waitFor(node, FULL_DISK_MS)
+    }
   }
 
   #count(): void {

@@ -1,3 +1,4 @@
+import { isMeshError } from '../../core/errors.ts'
 import type { Clock } from '../../core/kit/clock.ts'
 import { Paced } from '../../core/kit/paced.ts'
 import type { ServiceEntry } from '../../core/model/change.ts'
@@ -52,7 +53,12 @@ export class Publisher {
 
   constructor(parts: PublisherParts) {
     this.#parts = parts
-    this.#paced = new Paced({ work: () => this.#publishSome(), everyMs: EVERY_MS, clock: parts.clock })
+    this.#paced = new Paced({
+      name: 'publishing of changes to nodes',
+      work: () => this.#publishSome(),
+      everyMs: EVERY_MS,
+      clock: parts.clock,
+    })
     // what an earlier process had not published
     for (const service of parts.changeLog.services()) this.touch(service)
   }
@@ -119,7 +125,11 @@ export class Publisher {
   }
 
   close(): void {
-    this.flush()
+    try {
+      this.flush()
+    } catch (error) {
+      if (!isMeshError(error, 'DISK_FULL')) throw error // else the next process publishes it
+    }
     this.#isClosed = true
     this.#paced[Symbol.dispose]()
   }

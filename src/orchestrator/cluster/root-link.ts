@@ -89,7 +89,12 @@ export class RootLink implements AsyncDisposable {
 
   constructor(parts: RootLinkParts) {
     this.#parts = parts
-    this.#reports = new Paced({ work: () => this.#sendWhenRead(), everyMs: REPORT_MS, clock: parts.clock })
+    this.#reports = new Paced({
+      name: 'reports to the root',
+      work: () => this.#sendWhenRead(),
+      everyMs: REPORT_MS,
+      clock: parts.clock,
+    })
   }
 
   /** Dials from now on, and again whenever the link breaks. `url` is where this cluster is reached. */

@@ -1,4 +1,5 @@
 import { MeshError } from '../../core/errors.ts'
+import { background } from '../../core/kit/background.ts'
 import type { Clock } from '../../core/kit/clock.ts'
 import type { HeldIdentity } from '../../core/identity/held.ts'
 import type { Log } from '../../core/kit/log.ts'
@@ -147,7 +148,8 @@ export class RootMessages implements RootListener {
     const elsewhere = new Set(moved)
     for (const instance of surplus) scheduler.withdraw(instance, { atOnce: elsewhere.has(instance) })
     takeRevocations(revocations, this.#parts)
-    setImmediate(() => scheduler.retry()) // what fits nowhere here can now be handed back
+    // what fits nowhere here can now be handed back
+    setImmediate(() => void background.run('placement retry at the cluster', () => scheduler.retry()))
   }
 
   /** Of the nodes that answer in time; a node speaks only of what is assigned to it. */

@@ -34,6 +34,9 @@ export interface ClusterMessagesParts {
 
 const LINK_DOWN = 'its control link is down'
 
+/** A cluster whose reports a full disk refuses comes again after this time. Smaller tries more often in vain; larger knows later. */
+const FULL_DISK_MS = 2_000
+
 /** What the root does when one of its clusters sends something, comes or goes. */
 export class ClusterMessages implements ClusterListener {
   readonly #parts: ClusterMessagesParts
@@ -49,8 +52,11 @@ export class ClusterMessages implements ClusterListener {
     this.#isClosed = true
   }
 
-  #notTaken(error: unknown): void {
-    if (!isMeshError(error, 'NOT_RUNNING')) this.#parts.log.error('reports of clusters cannot be kept', { error })
+  /** After its next hello the cluster reports all of it again. */
+  #notTaken(cluster: string, error: unknown): void {
+    if (isMeshError(error, 'NOT_RUNNING')) return
+    this.#parts.log.error('reports of a cluster cannot be kept', { cluster, error })
+    if (isMeshError(error, 'DISK_FULL')) this.#parts.clusters.linked(cluster)?.link.goAway(FULL_DISK_MS)
   }
 
   requests(name: string, link: () => ClusterLink): RequestHandlers<typeof clusterToRoot> {
@@ -102,9 +108,9 @@ export class ClusterMessages implements ClusterListener {
         nodes.refreshSoon(name)
         reconciler.retry()
       },
-      standings: ({ standings }) => this.#inOrder(() => this.#reports.take(name, standings)),
+      standings: ({ standings }) => this.#inOrder(name, () => this.#reports.take(name, standings)),
       handback: ({ instance, reason }) =>
-        this.#inOrder(() => {
+        this.#inOrder(name, () => {
           const record = store.instances.get(instance)
           if (record?.cluster !== name) return
           log.warn('instance handed back by its cluster', { instance, cluster: name, reason })
@@ -116,7 +122,7 @@ export class ClusterMessages implements ClusterListener {
         }),
       trust: ({ trust }) => rotation.heard(name, trust),
       events: ({ events }) =>
-        this.#inOrder(() => {
+        this.#inOrder(name, () => {
           for (const event of events) this.#takeEvent(name, event)
         }),
       enrolled: ({ enrolment }) => {
@@ -132,11 +138,11 @@ export class ClusterMessages implements ClusterListener {
   }
 
   /** As the cluster sent it, and in one transaction with what else comes in the same turn. */
-  #inOrder(work: () => void): void {
+  #inOrder(cluster: string, work: () => void): void {
     const take = async () => {
       if (!this.#isClosed) work()
     }
-    this.#parts.reconciler.together(take).catch((error: unknown) => this.#notTaken(error))
+    this.#parts.reconciler.together(take).catch((error: unknown) => this.#notTaken(cluster, error))
   }
 
   /** All enrolments of a cluster: what it no longer has is forgotten here too. */
