@@ -15,6 +15,7 @@ t.test('a full disk ends neither root nor cluster, and what nodes say meanwhile 
   const [[ended], [lost]] = [[...n1.has.values()], [...n2.has.values()]]
   if (ended === undefined || lost === undefined) throw new Error('they are not spread')
 
+  // eslint-disable-next-line typescript/unbound-method -- called with what it is of
   const { transaction } = Store.prototype
   let refused = 0
   const full = t.capture(Store.prototype, 'transaction', function (this: Store, work: () => unknown) {

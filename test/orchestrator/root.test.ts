@@ -15,6 +15,8 @@ import { addressToIndex } from '../../src/orchestrator/root/vip-requests.ts'
 import { mesh, sla, until, type World } from './mesh.ts'
 import { specOf } from './specs.ts'
 
+t.setTimeout(120_000)
+
 t.test('a document that changes what an instance was started with restarts it', async (t) => {
   const before: ServiceRecord = { id: 'shop.acme.cart.prod', spec: specOf(), generation: 1, version: 1 }
   const [same] = difference([before], [specOf()], { prune: false })
@@ -75,7 +77,10 @@ function raw(
         response.setEncoding('utf8')
         response.on('data', (chunk: string) => (text += chunk))
         response.on('end', () =>
-          resolve({ status: response.statusCode ?? 0, body: JSON.parse(text) as Record<string, unknown> }),
+          resolve({
+            status: response.statusCode ?? 0,
+            body: JSON.parse(text === '' ? '{}' : text) as Record<string, unknown>,
+          }),
         )
       },
     )
@@ -84,7 +89,7 @@ function raw(
   })
 }
 
-t.test('without a token only health and the authority answer', async (t) => {
+t.test('without a token only health, the authority and the page answer', async (t) => {
   await using world = await mesh({ clusters: [] })
   const routes = [
     'GET /api/v1/apps',
@@ -102,14 +107,21 @@ t.test('without a token only health and the authority answer', async (t) => {
     'POST /api/v1/tokens',
     'GET /api/v1/status',
     'GET /api/v1/nothing-here',
-    'GET /',
+    'GET /v1/apps',
+    'GET /v1/watch',
+    'GET /v1/nothing-here',
+    'GET /nothing-here',
   ]
   for (const route of routes) {
     const [method = '', path = ''] = route.split(' ')
     for (const token of [undefined, 'Bearer wrong', 'Bearer ', `Basic ${world.credential.token}`]) {
       const answer = await raw(world, method, path, token === undefined ? {} : { token })
       t.equal(answer.status, 401, `${route} with ${token ?? 'no token'} is refused`)
-      t.match(answer.body, { error: 'UNAUTHENTICATED' }, `${route} with ${token ?? 'no token'}: the answer says why`)
+      t.match(
+        answer.body,
+        { [path.startsWith('/v1/') ? 'code' : 'error']: 'UNAUTHENTICATED' },
+        `${route} with ${token ?? 'no token'}: the answer says why`,
+      )
     }
   }
   t.match(await raw(world, 'GET', '/healthz'), { status: 200, body: { status: 'ok' } }, 'health answers anybody')
@@ -120,6 +132,7 @@ t.test('without a token only health and the authority answer', async (t) => {
     'the authority answers anybody',
   )
   t.notMatch(JSON.stringify(trust.body), /PRIVATE KEY/, 'the authority does not give its key away')
+  t.equal((await raw(world, 'GET', '/')).status, 302, 'to the page, which asks for a token')
   t.equal((await raw(world, 'GET', '/link')).status, 401, 'the link of a cluster needs its certificate')
 })
 

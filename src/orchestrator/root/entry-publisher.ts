@@ -31,7 +31,12 @@ export class EntryPublisher {
 
   constructor(parts: EntryPublisherParts) {
     this.#parts = parts
-    this.#paced = new Paced({ name: 'publishing of entries to clusters', work: () => this.#flush(), everyMs: EVERY_MS, clock: parts.clock })
+    this.#paced = new Paced({
+      name: 'publishing of entries to clusters',
+      work: () => this.#flush(),
+      everyMs: EVERY_MS,
+      clock: parts.clock,
+    })
   }
 
   /** `saidBy`: the cluster that knows it already. */
