@@ -103,6 +103,7 @@ export class Engine implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#program.stop(20_000)
+    end(this.#folder) // Podman keeps what watched its commands for five minutes
     remove(this.#folder)
   }
 }
