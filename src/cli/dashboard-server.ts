@@ -1,16 +1,11 @@
 import { randomBytes, timingSafeEqual } from 'node:crypto'
-import {
-  createServer,
-  type IncomingHttpHeaders,
-  type IncomingMessage,
-  type Server,
-  type ServerResponse,
-} from 'node:http'
+import type { IncomingHttpHeaders, IncomingMessage, Server, ServerResponse } from 'node:http'
 import { request } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { pipeline } from 'node:stream/promises'
 import { type Credential, rootConnection } from '../client/root-client.ts'
 import { MeshError } from '../core/errors.ts'
+import { createServer } from '../core/kit/node-http.ts'
 
 /*
  * The root for a browser of this machine:
