@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import t from 'tap'
 import { hashOfDocument } from '../../.config/docs/api.ts'
+import { OPERATIONS } from '../../src/orchestrator/root/v1/routes.ts'
 import { mesh, sla, until } from './mesh.ts'
 import { ask } from './v1.ts'
 
@@ -99,6 +100,14 @@ t.test('what is refused is a problem as in RFC 9457, whoever refuses it', async 
     const answer = await ask(world, path, asked)
     t.match(answer, { status, headers: { 'content-type': 'application/problem+json' } }, `${status} ${path}`)
     t.match(answer.body, { status, code, type: `urn:hedgerow:error:${code}`, title: /./, detail: /./ })
+  }
+  for (const { method, path } of OPERATIONS) {
+    const asked = { method: method.toUpperCase(), token: 'wrong' }
+    t.equal(
+      (await ask(world, `/v1${path.replaceAll(/[{}]/g, '')}`, asked)).status,
+      401,
+      `${method} ${path} needs a token`,
+    )
   }
   t.equal((await ask(world, '/v1/services', { method: 'DELETE' })).headers['allow'], 'GET, HEAD')
   t.equal((await ask(world, '/v1/services', { token: '' })).headers['www-authenticate'], 'Bearer')
