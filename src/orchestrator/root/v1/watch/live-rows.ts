@@ -7,7 +7,7 @@ import { nodeOf } from '../lists.ts'
 import type { Live } from './live.ts'
 import { RowLog } from './row-log.ts'
 
-/** How often it is looked what has changed. Smaller costs more, larger tells later. */
+/** How often records are compared with what was told last. Smaller costs more, larger tells later. */
 export const TICK_MS = 250
 /** Every so many ticks all rows are made anew: some say what is kept elsewhere than in their record. */
 const TICKS_OF_A_SWEEP = 40
@@ -75,7 +75,7 @@ export class LiveRows implements Live {
     if (this.#ticks > 0 && this.#context.clock.now() > this.#restsAt) this.#rest()
   }
 
-  /** Those who come while it is looked wait for the same. */
+  /** Those who come while it compares wait for the same. */
   #ticked(): Promise<void> {
     this.#running ??= this.#tick()
     return this.#running
@@ -91,7 +91,7 @@ export class LiveRows implements Live {
   async #tick(): Promise<void> {
     const before = this.log.last
     try {
-      await this.#look(this.#ticks % TICKS_OF_A_SWEEP === 0)
+      await this.#compare(this.#ticks % TICKS_OF_A_SWEEP === 0)
     } finally {
       this.#ticks++
       this.#running = undefined
@@ -102,7 +102,7 @@ export class LiveRows implements Live {
     resolve()
   }
 
-  async #look(isSweep: boolean): Promise<void> {
+  async #compare(isSweep: boolean): Promise<void> {
     const { store } = this.#context
     const slices = new Slices()
     const instances = changed(store.instances.list(), this.#instances, isSweep)
@@ -120,8 +120,8 @@ export class LiveRows implements Live {
       if (slices.isOver) await slices.next()
     }
     this.#dropGone()
-    this.#lookAtClusters()
-    await this.#lookAtNodes(isSweep, slices)
+    this.#compareClusters()
+    await this.#compareNodes(isSweep, slices)
   }
 
   /** Also an instance without a record of its own, whose service is changed by it. */
@@ -138,14 +138,14 @@ export class LiveRows implements Live {
     this.log.keepOnly('services', (id) => this.#services.has(id))
   }
 
-  #lookAtClusters(): void {
+  #compareClusters(): void {
     const rows = clusterRows(this.#context)
     for (const row of rows) this.log.put('clusters', row.name, JSON.stringify(row))
     const names = new Set(rows.map(({ name }) => name))
     this.log.keepOnly('clusters', (name) => names.has(name))
   }
 
-  async #lookAtNodes(isSweep: boolean, slices: Slices): Promise<void> {
+  async #compareNodes(isSweep: boolean, slices: Slices): Promise<void> {
     const { store, clusters, nodes } = this.#context
     const now = store.clusters.keys().map((name) => {
       const isLinked = clusters.linked(name) !== undefined
