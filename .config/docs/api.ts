@@ -43,7 +43,8 @@ curl cannot check that, so \`-k\` is for the machine of the root only. The clien
 - Every answer has \`x-request-id\`; the log line \`API request\` has it as \`requestId\` (changes at level info, questions at debug).
 - **Times** are milliseconds since 1970.
 
-The paths of earlier versions, under \`/api/v1\`, answer as before, with a \`Deprecation\` header; the next version has them no longer.
+The paths of earlier versions, under \`/api/v1\`, answer as before, with a \`Deprecation\` header, and go in the next version. Secrets, join tokens, the authority and
+\`exec\` are there only, and stay until they are here.
 `
 
 function calls(): string {

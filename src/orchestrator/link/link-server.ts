@@ -145,7 +145,7 @@ function createApp(options: LinkServerOptions, log: Log): App {
   })
   app.setNotFoundHandler((request, reply) => {
     const message = `there is no route ${request.method} ${request.url.slice(0, 200)}`
-    return reply.code(404).send({ error: 'USAGE', message, details: { path: request.url.slice(0, 200) } })
+    return reply.code(404).send({ error: 'USAGE', message, details: { reason: message } })
   })
   return app
 }
