@@ -49,6 +49,11 @@ export class Api {
     return (await this.#send('POST', path, body)).json() as Promise<T>
   }
 
+  /** @throws ApiError */
+  async patch<T>(path: string, body: unknown): Promise<T> {
+    return (await this.#send('PATCH', path, body)).json() as Promise<T>
+  }
+
   /** Text as it comes. @throws ApiError, TypeError when it breaks */
   async *text(path: string, signal: AbortSignal, headers: Record<string, string> = {}): AsyncGenerator<string> {
     const { body } = await this.#send('GET', path, undefined, signal, headers)

@@ -3,10 +3,10 @@ import type { Api, Fault } from './api.ts'
 /** What can be asked of the root beside the lists, and done. */
 
 const id = encodeURIComponent
-const service = (name: string) => `/api/v1/services/${id(name)}`
-const instance = (name: string) => `/api/v1/instances/${id(name)}`
+const service = (name: string) => `/v1/services/${id(name)}`
+const instance = (name: string) => `/v1/instances/${id(name)}`
 /** `cluster/node` is two parts of the path. */
-const node = (name: string) => `/api/v1/nodes/${name.split('/').map(id).join('/')}`
+const node = (name: string) => `/v1/nodes/${name.split('/').map(id).join('/')}`
 
 export interface Revision {
   number: number
@@ -17,11 +17,11 @@ export interface Revision {
   isComplete?: boolean
 }
 
-export const revisionsOf = (api: Api, name: string, signal?: AbortSignal) =>
-  api.get<Revision[]>(`${service(name)}/revisions`, signal)
+export const revisionsOf = async (api: Api, name: string, signal?: AbortSignal) =>
+  (await api.get<{ items: Revision[] }>(`${service(name)}/revisions`, signal)).items
 
 export const scale = (api: Api, name: string, replicas: number) =>
-  api.post<{ replicas: number }>(`${service(name)}/scale`, { replicas })
+  api.patch<{ replicas: number }>(service(name), { replicas })
 
 export const rollBack = (api: Api, name: string, to: number) =>
   api.post<{ revision: number; change: 'updated' | 'unchanged' }>(`${service(name)}/rollback`, { to })
@@ -109,7 +109,7 @@ interface Answer {
   warnings: Fault[]
 }
 
-const documents = (query: string) => `/api/v1/apps${query}`
+const documents = (query: string) => `/v1/apps${query}`
 
 export const dryRun = (api: Api, document: unknown, { prune }: { prune: boolean }) =>
   api.post<Answer & { services: Difference[] }>(documents(`?dryRun=true${prune ? '&prune=true' : ''}`), document)

@@ -102,7 +102,7 @@ interface About {
 function useAbout(api: Api, state: Link['state']): About | undefined {
   const [about, setAbout] = useState<About>()
   useEffect(() => {
-    if (state === 'live') api.get<About>('/api/v1/status').then(setAbout, () => undefined) // the view says that the root is away
+    if (state === 'live') api.get<About>('/v1/status').then(setAbout, () => undefined) // the view says that the root is away
   }, [api, state])
   return about
 }
