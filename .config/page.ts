@@ -12,6 +12,7 @@ import { build } from 'esbuild'
 import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { basename, join, resolve } from 'node:path'
 import { gzipSync } from 'node:zlib'
+import { scriptOptions } from './script-options.ts'
 
 const REPOSITORY = resolve(import.meta.dirname, '..')
 const SOURCES = join(REPOSITORY, 'src/page')
@@ -60,4 +61,7 @@ export async function buildPage(folder: string): Promise<string[]> {
   return Object.keys(metafile.inputs).flatMap((path) => /.*node_modules\/((?:@[^/]+\/)?[^/]+)/.exec(path)?.[1] ?? [])
 }
 
-if (import.meta.main) await buildPage(join(SOURCES, 'built'))
+if (import.meta.main) {
+  scriptOptions({ name: 'npm run page', about: 'Builds the page that a root serves.', options: {} })
+  await buildPage(join(SOURCES, 'built'))
+}

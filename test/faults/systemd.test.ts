@@ -74,8 +74,13 @@ t.test('each line has its priority in the journal, and nowhere else', async (t) 
     const argv = [LAUNCHER, '--state', state, ...args]
     const child = spawn(process.execPath, argv, { env, stdio: ['ignore', 'pipe', file] })
     closeSync(file)
-    child.stdout?.on('data', (text: Buffer) => void (text.includes('READY') && child.kill('SIGINT')))
-    await once(child, 'close')
+    const closed = once(child, 'close')
+    const hasDebug = () => readFileSync(path, 'utf8').includes('"level":"debug"')
+    let isReady = false
+    child.stdout?.on('data', (text: Buffer) => (isReady ||= text.includes('READY')))
+    while (child.exitCode === null && !(isReady && hasDebug())) await sleep(50) // the first of them may be said after that
+    child.kill('SIGINT')
+    await closed
     return readFileSync(path, 'utf8').trimEnd().split('\n')
   }
   const inode = ({ dev, ino }: Stats) => `${dev}:${ino}`

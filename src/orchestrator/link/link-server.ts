@@ -244,7 +244,7 @@ function refuseBadRequest({ code }: Error & { code?: string }, socket: Socket): 
         body,
       ].join('\r\n'),
     )
-  socket.destroySoon()
+  socket.destroy() // as Node does: to wait until it has been read would leave that to the peer
 }
 
 function urlOf(host: string, server: Server): string {
