@@ -51,7 +51,8 @@ export function fetchEngine(say: (line: string) => void): void {
 
 /** It starts nothing by itself, so it is installed as other tools are. */
 export function fetchPodman(say: (line: string) => void): void {
-  if (!hasTool('podman')) installTools(['podman', 'netavark', 'aardvark-dns'], say)
+  // netavark calls iptables, and does not depend on it
+  if (!hasTool('podman') || !hasTool('iptables')) installTools(['podman', 'netavark', 'aardvark-dns', 'iptables'], say)
 }
 
 export class Engine implements AsyncDisposable {

@@ -76,9 +76,11 @@ t.test('each line has its priority in the journal, and nowhere else', async (t) 
     closeSync(file)
     const closed = once(child, 'close')
     const hasDebug = () => readFileSync(path, 'utf8').includes('"level":"debug"')
-    let isReady = false
-    child.stdout?.on('data', (text: Buffer) => (isReady ||= text.includes('READY')))
-    while (child.exitCode === null && !(isReady && hasDebug())) await sleep(50) // the first of them may be said after that
+    const ready = new Promise<void>((resolve) => {
+      child.stdout?.on('data', (text: Buffer) => text.includes('READY') && resolve())
+    })
+    await Promise.race([ready, closed])
+    while (child.exitCode === null && !hasDebug()) await sleep(50) // the first of them may be said after that
     child.kill('SIGINT')
     await closed
     return readFileSync(path, 'utf8').trimEnd().split('\n')
