@@ -1,8 +1,8 @@
 import type { Command } from 'commander'
-import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { RootClient } from '../client/root-client.ts'
 import { explain, isMeshError, MeshError } from '../core/errors.ts'
+import { unlessAborted } from '../core/kit/abort.ts'
 import { rootClient, type Context } from './context.ts'
 import { isData, printData } from './output.ts'
 import { shown } from './terminal.ts'
@@ -92,8 +92,8 @@ async function onTerminal(root: RootClient, list: Screen['list']): Promise<void>
     while (!signal.aborted) {
       draw()
       const began = performance.now()
-      const next = await Promise.race([answered(root, signal), once(signal, 'abort')])
-      if (signal.aborted || Array.isArray(next)) break
+      const next = await unlessAborted(answered(root, signal), signal).catch(() => undefined)
+      if (signal.aborted || next === undefined) break
       problem = 'problem' in next ? next.problem : undefined
       facts = 'problem' in next ? facts : next
       await sleep(Math.max(EVERY_MS, (performance.now() - began) * REST), undefined, { signal }).catch(() => undefined)

@@ -1,6 +1,7 @@
 import type { Agent as HttpAgent } from 'node:http'
 import { request as requestHttps, Agent as HttpsAgent } from 'node:https'
 import { MeshError } from '../errors.ts'
+import { onAbort } from './abort.ts'
 import { Backoff } from './backoff.ts'
 import type { Clock } from './clock.ts'
 import { Lifetime } from './lifetime.ts'
@@ -89,11 +90,11 @@ export class OtlpExporter<Item> implements AsyncDisposable {
 
   async #run(signal: AbortSignal): Promise<void> {
     const { clock } = this.#parts
-    const stopped = new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }))
+    using _stopped = onAbort(signal, () => this.#wake.resolve())
     while (!signal.aborted) {
-      await Promise.race([this.#filled(1), stopped])
+      await this.#filled(1, signal)
       using gathering = new Gathering(clock, GATHER_MS)
-      await Promise.race([this.#filled(BATCH), gathering.over, stopped])
+      await Promise.race([this.#filled(BATCH, signal), gathering.over])
       while (!signal.aborted && this.#queue.length > 0) {
         const waitMs = await this.#sendSome(signal, ANSWER_MS)
         if (waitMs !== undefined) await clock.sleep(waitMs, signal)
@@ -102,9 +103,9 @@ export class OtlpExporter<Item> implements AsyncDisposable {
     }
   }
 
-  /** Resolves when so many wait. */
-  async #filled(count: number): Promise<void> {
-    while (this.#queue.length < count) {
+  /** Resolves when so many wait, or the signal has aborted, which wakes it. */
+  async #filled(count: number, signal: AbortSignal): Promise<void> {
+    while (this.#queue.length < count && !signal.aborted) {
       this.#wake = Promise.withResolvers()
       await this.#wake.promise
     }

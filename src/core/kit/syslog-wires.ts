@@ -5,6 +5,7 @@ import { stat } from 'node:fs/promises'
 import { connect } from 'node:net'
 import { hostname } from 'node:os'
 import type { Writable } from 'node:stream'
+import { unlessAborted } from './abort.ts'
 
 /*
  * Three ways to a syslog daemon, and what a line looks like on each.
@@ -30,8 +31,8 @@ export interface SyslogLine {
 export interface Wire extends Disposable {
   /** Resolves when the kernel has it. @throws when it does not take it */
   send(line: SyslogLine): Promise<void>
-  /** Rejects when it is lost, also while nothing is sent. */
-  readonly failure: Promise<never>
+  /** Aborts when it is lost, also while nothing is sent; its reason says why. */
+  readonly failure: AbortSignal
 }
 
 /** @throws when the daemon cannot be reached */
@@ -65,13 +66,13 @@ async function openDatagrams({ hostname: host, port }: URL): Promise<Wire> {
   const failure = failureOf((fail) => void socket.on('error', fail)) // also the answer to an earlier datagram: nobody listens there
   const connected = Promise.withResolvers<void>()
   socket.connect(Number(port), address, connected.resolve)
-  await Promise.race([connected.promise, failure])
+  await unlessAborted(connected.promise, failure)
   const sent = (text: string) =>
     new Promise<void>((resolve, reject) => {
       socket.send(text, (error) => (error === null ? resolve() : reject(error)))
     })
   return {
-    send: (line) => Promise.race([failure, sent(lineOf(line).slice(0, DATAGRAM_BYTES))]),
+    send: (line) => unlessAborted(sent(lineOf(line).slice(0, DATAGRAM_BYTES)), failure),
     failure,
     [Symbol.dispose]: () => void socket.close(),
   }
@@ -85,7 +86,7 @@ async function openStream({ hostname: host, port }: URL): Promise<Wire> {
   })
   const within = async <T>(work: Promise<T>): Promise<T> => {
     socket.setTimeout(ANSWER_MS)
-    const done = await Promise.race([failure, work])
+    const done = await unlessAborted(work, failure)
     socket.setTimeout(0)
     return done
   }
@@ -115,20 +116,19 @@ async function openLogger(path: string): Promise<Wire> {
     child.on('close', (code) => fail(new Error(said.trim() === '' ? `logger ended with ${code}` : said.trim())))
   })
   child.stdin.on('error', () => undefined) // `close` says why
-  await Promise.race([new Promise<void>((resolve) => void child.once('spawn', resolve)), failure])
+  await unlessAborted(new Promise<void>((resolve) => void child.once('spawn', resolve)), failure)
   return {
-    send: ({ severity, text }) => Promise.race([failure, written(child.stdin, `<${PRIORITY[severity]}>${text}\n`)]),
+    send: ({ severity, text }) => unlessAborted(written(child.stdin, `<${PRIORITY[severity]}>${text}\n`), failure),
     failure,
     [Symbol.dispose]: () => void child.stdin.end(),
   }
 }
 
-/** Rejects when it is told to; what waits for nothing is no unhandled rejection. */
-function failureOf(watch: (fail: (error: Error) => void) => void): Promise<never> {
-  const { promise, reject } = Promise.withResolvers<never>()
-  promise.catch(() => undefined)
-  watch(reject)
-  return promise
+/** A signal and no promise: what is sent waits for it once a line, and a promise would keep something of each. */
+function failureOf(watch: (fail: (error: Error) => void) => void): AbortSignal {
+  const failed = new AbortController()
+  watch((error) => failed.abort(error))
+  return failed.signal
 }
 
 function written(stream: Writable, text: string): Promise<void> {

@@ -1,3 +1,4 @@
+import { onAbort, unlessAborted } from './abort.ts'
 import type { Clock } from './clock.ts'
 import { Backoff } from './backoff.ts'
 import { Lifetime } from './lifetime.ts'
@@ -62,6 +63,7 @@ export class SyslogSender implements AsyncDisposable {
   async #run(signal: AbortSignal): Promise<void> {
     const { clock, counted } = this.#parts
     using late = new Late(signal, clock)
+    using _end = onAbort(signal, () => this.#wake.resolve())
     while (!signal.aborted) {
       try {
         await this.#filled(signal)
@@ -80,11 +82,13 @@ export class SyslogSender implements AsyncDisposable {
 
   /** Until it is to end and nothing waits. @throws when the wire has failed: the line stays in the queue */
   async #sendAll(wire: Wire, signal: AbortSignal, late: Late): Promise<void> {
+    using _lost = onAbort(wire.failure, () => this.#wake.resolve())
     for (;;) {
       const [line] = this.#queue
       if (line === undefined) {
         if (signal.aborted) return
-        await Promise.race([this.#filled(signal), wire.failure])
+        await this.#filled(signal, wire.failure)
+        wire.failure.throwIfAborted()
         continue
       }
       await late.limits(wire.send(line))
@@ -96,33 +100,29 @@ export class SyslogSender implements AsyncDisposable {
     }
   }
 
-  /** Resolves when a line waits, or it is to end. */
-  async #filled(signal: AbortSignal): Promise<void> {
-    const end = () => this.#wake.resolve()
-    signal.addEventListener('abort', end, { once: true })
-    while (this.#queue.length === 0 && !signal.aborted) {
+  /** Resolves when a line waits, or one of these has aborted, which wakes it. */
+  async #filled(...ends: AbortSignal[]): Promise<void> {
+    while (this.#queue.length === 0 && !ends.some(({ aborted }) => aborted)) {
       this.#wake = Promise.withResolvers()
       await this.#wake.promise
     }
-    signal.removeEventListener('abort', end)
   }
 }
 
 /** Nothing is waited for longer than a moment after the end has begun. */
 class Late implements Disposable {
-  readonly #over = Promise.withResolvers<never>()
+  readonly #over = new AbortController()
   #cancel = () => undefined as void
 
   constructor(signal: AbortSignal, clock: Clock) {
-    this.#over.promise.catch(() => undefined) // nobody may be waiting
     const begin = () => {
-      this.#cancel = clock.after(LAST_MS, () => this.#over.reject(new Error('not sent in time')))
+      this.#cancel = clock.after(LAST_MS, () => this.#over.abort(new Error('not sent in time')))
     }
     signal.addEventListener('abort', begin, { once: true })
   }
 
   limits<T>(work: Promise<T>): Promise<T> {
-    return Promise.race([work, this.#over.promise])
+    return unlessAborted(work, this.#over.signal)
   }
 
   [Symbol.dispose](): void {

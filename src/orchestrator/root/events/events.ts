@@ -1,5 +1,7 @@
 import { join } from 'node:path'
 import { MeshError } from '../../../core/errors.ts'
+import { onAbort } from '../../../core/kit/abort.ts'
+import { Bell } from '../../../core/kit/bell.ts'
 import { BoundedMap } from '../../../core/kit/bounded-map.ts'
 import type { Clock } from '../../../core/kit/clock.ts'
 import type { Log } from '../../../core/kit/log.ts'
@@ -62,8 +64,7 @@ export class Events implements EventSink, AsyncDisposable {
   /** What was said of an instance since something else happened to it. */
   readonly #said = new BoundedMap<string, Set<string>>(10_000)
   #last: number
-  #followers = 0
-  #wake = Promise.withResolvers<void>()
+  readonly #bells = new Set<Bell>()
   #isWaking = false
   #isClosed = false
 
@@ -122,7 +123,7 @@ export class Events implements EventSink, AsyncDisposable {
 
   /** Those after `query.after`, else those from now on. A reader that is slow is behind, and holds nothing up. @throws MeshError REQUEST_FAILED */
   follow(query: EventQuery, signal: AbortSignal): AsyncIterable<Followed> {
-    if (this.#followers >= MAX_FOLLOWERS) {
+    if (this.#bells.size >= MAX_FOLLOWERS) {
       const reason = `${MAX_FOLLOWERS} readers follow the events already`
       throw new MeshError('REQUEST_FAILED', { reason })
     }
@@ -136,30 +137,21 @@ export class Events implements EventSink, AsyncDisposable {
   }
 
   async *#follow(query: EventQuery, signal: AbortSignal): AsyncIterable<Followed> {
-    this.#followers++
-    const stopped = () => this.#wakeAll()
-    signal.addEventListener('abort', stopped, { once: true })
+    const bell = new Bell()
+    this.#bells.add(bell)
+    using _stopped = onAbort(signal, () => bell.ring())
     try {
       for (let at = query.after ?? this.#last; !signal.aborted && !this.#isClosed; ) {
         const upTo = this.#last
-        const woken = this.#wake.promise
         const events = this.#after(at, query, PIECE)
         const isMissing = at > 0 && this.#history.isMissing(at, (subject) => mayBeAbout(subject, query.name))
         at = events.length < PIECE ? upTo : (events.at(-1)?.number ?? upTo)
         yield { events, isMissing }
-        if (at === this.#last) await this.#idle(woken)
+        if (at === this.#last) await bell.rung(IDLE_MS, this.#clock)
       }
     } finally {
-      signal.removeEventListener('abort', stopped)
-      this.#followers--
+      this.#bells.delete(bell)
     }
-  }
-
-  async #idle(woken: Promise<void>): Promise<void> {
-    const idle = Promise.withResolvers<void>()
-    const cancel = this.#clock.after(IDLE_MS, idle.resolve)
-    await Promise.race([woken, idle.promise])
-    cancel()
   }
 
   #after(number: number, query: EventQuery, most: number): Event[] {
@@ -184,7 +176,7 @@ export class Events implements EventSink, AsyncDisposable {
   }
 
   #wakeSoon(): void {
-    if (this.#isWaking || this.#followers === 0) return
+    if (this.#isWaking || this.#bells.size === 0) return
     this.#isWaking = true
     this.#clock.after(GATHER_MS, () => {
       this.#isWaking = false
@@ -193,9 +185,7 @@ export class Events implements EventSink, AsyncDisposable {
   }
 
   #wakeAll(): void {
-    const { resolve } = this.#wake
-    this.#wake = Promise.withResolvers()
-    resolve()
+    for (const bell of this.#bells) bell.ring()
   }
 }
 

@@ -35,7 +35,7 @@ export class LiveRows implements Live {
   #ticks = 0
   #running: Promise<void> | undefined
   #restsAt = 0
-  #wake = Promise.withResolvers<void>()
+  readonly #listeners = new Set<() => void>()
 
   constructor(context: LiveContext) {
     this.#context = context
@@ -65,8 +65,10 @@ export class LiveRows implements Live {
     }
   }
 
-  get woken(): Promise<void> {
-    return this.#wake.promise
+  onChanged(act: () => void): Disposable {
+    const listener = () => act() // one of its own for each
+    this.#listeners.add(listener)
+    return { [Symbol.dispose]: () => void this.#listeners.delete(listener) }
   }
 
   /** Every `TICK_MS`; costs nothing while nobody watches. */
@@ -96,10 +98,7 @@ export class LiveRows implements Live {
       this.#ticks++
       this.#running = undefined
     }
-    if (this.log.last === before) return
-    const { resolve } = this.#wake
-    this.#wake = Promise.withResolvers()
-    resolve()
+    if (this.log.last !== before) for (const listener of this.#listeners) listener()
   }
 
   async #compare(isSweep: boolean): Promise<void> {

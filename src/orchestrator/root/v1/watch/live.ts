@@ -9,6 +9,6 @@ export interface Live {
   readonly isFull: boolean
   /** Resolves when all rows are there; they are kept up to date until what it returns is called. */
   enter(): Promise<() => void>
-  /** Resolves when something has changed. */
-  readonly woken: Promise<void>
+  /** Each time something has changed, until that is disposed of. */
+  onChanged(act: () => void): Disposable
 }

@@ -1,3 +1,5 @@
+import { onAbort } from '../../../../core/kit/abort.ts'
+import { Bell } from '../../../../core/kit/bell.ts'
 import type { Events, Followed } from '../../events/events.ts'
 import type { Live } from './live.ts'
 import { ROW_KINDS, type RowChange, type RowKind } from './row-log.ts'
@@ -49,7 +51,9 @@ export async function* watch(
 ): AsyncGenerator<string> {
   const leave = await live.enter()
   const rowKinds = ROW_KINDS.filter((kind) => kinds.has(kind))
-  const gone = new Promise<'gone'>((resolve) => signal.addEventListener('abort', () => resolve('gone'), { once: true }))
+  const bell = new Bell()
+  using _gone = onAbort(signal, () => bell.ring())
+  using _rows = live.onChanged(() => bell.ring())
   const known = from?.epoch === live.epoch ? from.rows : undefined
   let at = { epoch: live.epoch, rows: known ?? -1, events: from?.events ?? events.last }
   const followed = kinds.has('events') ? events.follow({ after: at.events }, signal)[Symbol.asyncIterator]() : undefined
@@ -64,9 +68,8 @@ export async function* watch(
         .join('')
       if (rowKinds.length === 0) yield messageOf('synced', {}, at)
     }
-    let next = followed?.next()
+    let next = followed && new Arrival(followed.next(), bell)
     while (!signal.aborted) {
-      const { woken } = live
       const changes = live.log.after(at.rows, PIECE)
       if (changes === undefined && rowKinds.length > 0) {
         at = { ...at, rows: live.log.last }
@@ -78,33 +81,32 @@ export async function* watch(
           .map((change) => rowText(change, { ...at, rows: change.number }))
           .join('')
         if (text !== '') yield text
-      } else {
-        const first = await firstOf({ woken, next, gone }, clock)
-        if (first === 'idle') yield ':\n\n'
-        if (first !== 'events' || next === undefined || followed === undefined) continue
-        const { value, done } = await next
+      } else if (next?.isHere === true && followed !== undefined) {
+        const { value, done } = await next.promise
         if (done === true) return // the root is being stopped
         at = { ...at, events: value.events.at(-1)?.number ?? at.events }
         yield eventsText(value, at)
-        next = followed.next()
-      }
+        next = new Arrival(followed.next(), bell)
+      } else if (!(await bell.rung(IDLE_MS, clock))) yield ':\n\n'
     }
   } finally {
     leave()
   }
 }
 
-/** What is there first: changes of rows, events, the end, or nothing for a while. */
-async function firstOf(
-  { woken, next, gone }: { woken: Promise<void>; next: Promise<unknown> | undefined; gone: Promise<'gone'> },
-  clock: WatchParts['clock'],
-): Promise<'rows' | 'events' | 'gone' | 'idle'> {
-  const idle = Promise.withResolvers<'idle'>()
-  const cancel = clock.after(IDLE_MS, () => idle.resolve('idle'))
-  const waits = [woken.then(() => 'rows' as const), gone, idle.promise]
-  const first = await Promise.race(next === undefined ? waits : [...waits, next.then(() => 'events' as const)])
-  cancel()
-  return first
+/** A promise that rings when it has settled. */
+class Arrival<T> {
+  readonly promise: Promise<T>
+  isHere = false
+
+  constructor(promise: Promise<T>, bell: Bell) {
+    this.promise = promise
+    const arrived = () => {
+      this.isHere = true
+      bell.ring()
+    }
+    promise.then(arrived, arrived)
+  }
 }
 
 function* everything(kinds: readonly RowKind[], live: Live, at: Position): Generator<string> {
