@@ -228,23 +228,25 @@ function sendError(error: unknown, { url, id }: Pick<FastifyRequest, 'url' | 'id
 /** What Node cannot read as a request, by its code. */
 const UNREADABLE: Readonly<Record<string, number>> = { HPE_HEADER_OVERFLOW: 431, ERR_HTTP_REQUEST_TIMEOUT: 408 }
 
+/** How long a refusal may take to be sent. A peer within its TLS handshake, or one that does not read, takes it never. */
+const REFUSAL_MS = 1_000
+
 function refuseBadRequest({ code }: Error & { code?: string }, socket: Socket): void {
-  if (code === 'ECONNRESET' || socket.destroyed) return
+  if (code === 'ECONNRESET' || !socket.writable) return void socket.destroy()
   const status = UNREADABLE[code ?? ''] ?? 400
   const reason = STATUS_CODES[status] ?? ''
   const body = JSON.stringify(problemOf(Object.assign(new Error(reason), { statusCode: status })))
-  if (socket.writable)
-    socket.write(
-      [
-        `HTTP/1.1 ${status} ${reason}`,
-        `content-type: ${PROBLEM_TYPE}`,
-        `content-length: ${Buffer.byteLength(body)}`,
-        'connection: close',
-        '',
-        body,
-      ].join('\r\n'),
-    )
-  socket.destroy() // as Node does: to wait until it has been read would leave that to the peer
+  const lines = [
+    `HTTP/1.1 ${status} ${reason}`,
+    `content-type: ${PROBLEM_TYPE}`,
+    `content-length: ${Buffer.byteLength(body)}`,
+    'connection: close',
+    '',
+    body,
+  ]
+  socket.end(lines.join('\r\n'), () => socket.destroy())
+  const late = setTimeout(() => socket.destroy(), REFUSAL_MS)
+  socket.once('close', () => clearTimeout(late))
 }
 
 function urlOf(host: string, server: Server): string {
