@@ -1,4 +1,4 @@
-/* Written by .config/docs/api-types.ts from the document of the API. d82c22073eb9f25d57e1fbd44dbfeada8cc4831066c25e8208b3f9fac250eace */
+/* Written by .config/docs/api-types.ts from the document of the API. 137b8ea46902fd7dc8fe02e64d741db97f474977f55a88e7cf881765b762d759 */
 
 export interface paths {
   '/v1/apps': {
@@ -2001,7 +2001,7 @@ export interface operations {
     requestBody: {
       content: {
         'application/json': {
-          /** @description For those who look at it. */
+          /** @description Why; other operators are shown it. */
           reason?: string
         }
       }
@@ -2106,7 +2106,7 @@ export interface operations {
       content: {
         'application/json': {
           force?: boolean
-          /** @description For those who look at it. */
+          /** @description Why; other operators are shown it. */
           reason?: string
         }
       }

@@ -65,7 +65,7 @@ export interface RootOptions {
 const RETRY_MS = 2_000
 /** A cluster dials again within 5 s. Smaller refuses what would go a moment later; larger tells later that a cluster is down. */
 const RETURN_MS = 6_000
-/** How often it is looked which jobs are due; a run begins up to this late. */
+/** How often due jobs are searched for; a run begins up to this late. */
 const DUE_MS = 1_000
 const readEnrol = reader(
   Type.Object({ token: Type.String({ maxLength: 4_096 }), csr: Csr }, { additionalProperties: false }),

@@ -30,7 +30,7 @@ const closed = { additionalProperties: false }
 const Count = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER })
 const Deleted = Type.Object({ deleted: Type.Array(Type.String()) })
 const Changed = Type.Object({ changed: Type.Boolean({ description: 'False: it was so already.' }) })
-const reason = Type.Optional(Type.String({ maxLength: MAX_REASON, description: 'For those who look at it.' }))
+const reason = Type.Optional(Type.String({ maxLength: MAX_REASON, description: 'Why; other operators are shown it.' }))
 const Fault = Type.Object({ path: Type.String(), problem: Type.String(), remedy: Type.Optional(Type.String()) })
 
 const Applied = Type.Object({

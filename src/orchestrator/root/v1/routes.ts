@@ -20,7 +20,7 @@ export function v1Routes(app: App, context: ApiContext): void {
   const repeats = new Repeats(store.answers, () => clock.wall())
   app.addHook('onRequest', async (request, reply) => {
     rate.take(request.headers.authorization ?? '')
-    if (request.is404) refuseUnknown(request, reply) // before it is looked what a body would be
+    if (request.is404) refuseUnknown(request, reply) // before a body is read
   })
   app.addHook('preHandler', async ({ method }) => {
     if (!isReading(method)) await large.idle() // what changes while a document is applied would meet half of it
