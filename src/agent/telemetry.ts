@@ -6,6 +6,7 @@ import { OtlpExporter, type OtlpOptions } from '../core/kit/otlp.ts'
 import { LOG_RECORDS, SPANS, type Attributes, type LogRecord } from '../core/kit/otlp-signals.ts'
 import { SyslogSender } from '../core/kit/syslog.ts'
 import type { SyslogLine } from '../core/kit/syslog-wires.ts'
+import { checkTlsFiles } from '../core/kit/tls-files.ts'
 import type { AgentContext } from './context.ts'
 
 /*
@@ -35,7 +36,7 @@ export async function openTracing(context: AgentContext, environment: Environmen
 /** Where a line for each ended flow goes, if the operator has named a daemon or collector. @throws MeshError CONFIG_INVALID */
 export async function openFlowLog(context: AgentContext, environment: Environment): Promise<LedgerParts['flowLog']> {
   const { life, self, config, clock, log, metrics } = context
-  const { endpoint, headers } = config.flowLog
+  const { endpoint, headers, tls } = config.flowLog
   if (endpoint === 'off') return undefined
   const url = urlOf(endpoint, 'flowLog')
   const parts = {
@@ -44,7 +45,8 @@ export async function openFlowLog(context: AgentContext, environment: Environmen
     counted: (result: 'sent' | 'failed' | 'dropped', count: number) => metrics.flowLog.labels(result).inc(count),
   }
   if (!url.protocol.startsWith('http')) {
-    const sender = life.use(await SyslogSender.start(url, parts))
+    if (url.protocol === 'tls:') checkTlsFiles('agent.flowLog.tls', tls)
+    const sender = life.use(await SyslogSender.start(url, { ...parts, tls }))
     return (ended) => sender.offer(lineOf(ended, self, clock.wall()))
   }
   const exporter = life.use(

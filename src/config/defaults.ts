@@ -57,7 +57,7 @@ export function defaults(hostName: string): Config {
       maxFlows: 50_000,
       udpIdleSeconds: 60,
       tracing: { endpoint: 'off', ratio: 0.01, headers: {} },
-      flowLog: { endpoint: 'off', headers: {} },
+      flowLog: { endpoint: 'off', headers: {}, tls: {} },
       labels: {},
       drainSeconds: 5,
       handoverSeconds: 300,

@@ -12,6 +12,15 @@ const Port = (description: string) => Type.Integer({ minimum: 0, maximum: 65_535
 const Headers = Type.Record(Type.String({ pattern: '^[A-Za-z0-9-]{1,100}$' }), Type.String({ maxLength: 4_096 }), {
   description: 'headers of each request, for example `authorization`',
 })
+const Path = (description: string) => Type.Optional(text(description, { pattern: SHAPES.folder[0] }))
+const FlowLogTls = Type.Object(
+  {
+    ca: Path('for `tls://`: a PEM file with the authorities that count for the daemon; by default those of Node'),
+    certificate: Path('for `tls://`: a PEM file with the certificate that the agent shows, and its chain'),
+    key: Path('for `tls://`: a PEM file with the key of that certificate'),
+  },
+  closed,
+)
 const OpsListen = HostPort(
   'health and metrics (`/healthz`, `/readyz`, `/metrics`); without credentials, so keep it on loopback',
 )
@@ -209,10 +218,11 @@ const AgentConfig = Type.Object(
     flowLog: Type.Object(
       {
         endpoint: text(
-          'where a line for each ended flow goes besides the log: `unix:///dev/log`, `udp://host:514` or `tcp://host:601` (syslog), `http://…` or `https://…` (an OpenTelemetry collector: OTLP over HTTP, JSON; `/v1/logs` is added), or `off`',
+          'where a line for each ended flow goes besides the log: `unix:///dev/log`, `udp://host:514`, `tcp://host:601` or `tls://host:6514` (syslog), `http://…` or `https://…` (an OpenTelemetry collector: OTLP over HTTP, JSON; `/v1/logs` is added), or `off`',
           { pattern: SHAPES.flowLog[0], maxLength: 500 },
         ),
         headers: Headers,
+        tls: FlowLogTls,
       },
       closed,
     ),

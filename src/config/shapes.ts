@@ -9,8 +9,8 @@ export const SHAPES = {
     'off, or a URL that begins with http:// or https://, for example http://127.0.0.1:4318',
   ],
   flowLog: [
-    '^(off|unix:///[^\\s]+|(udp|tcp)://(\\[[0-9a-fA-F:.]+\\]|[^\\s:/@]+):\\d{1,5}|https?://[^\\s/]+.*)$',
-    'off, unix:///dev/log, udp://host:514, tcp://host:601, or the URL of a collector that begins with http:// or https://',
+    '^(off|unix:///[^\\s]+|(udp|tcp|tls)://(\\[[0-9a-fA-F:.]+\\]|[^\\s:/@]+):\\d{1,5}|https?://[^\\s/]+.*)$',
+    'off, unix:///dev/log, udp://host:514, tcp://host:601, tls://host:6514, or the URL of a collector that begins with http:// or https://',
   ],
   name: [
     '^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$',

@@ -73,7 +73,7 @@ export interface Claim {
 
 export interface Forgery {
   subject: string
-  names?: { type: 'url' | 'dns'; value: string }[]
+  names?: { type: 'url' | 'dns' | 'ip'; value: string }[]
   isCa?: boolean
   /** Milliseconds from now. */
   from?: number

@@ -1,11 +1,17 @@
 import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
+import { writeFileSync } from 'node:fs'
 import { createServer, type AddressInfo, type Socket } from 'node:net'
+import { join } from 'node:path'
+import { createServer as createTlsServer, type TLSSocket } from 'node:tls'
 import t from 'tap'
+import { explain } from '../../src/core/errors.ts'
 import type { SendResult } from '../../src/core/kit/otlp.ts'
 import { lineOf, type SyslogLine } from '../../src/core/kit/syslog-wires.ts'
 import { SyslogSender } from '../../src/core/kit/syslog.ts'
+import { checkTlsFiles, type TlsFiles } from '../../src/core/kit/tls-files.ts'
 import { freePort } from '../../src/lab/system-tools.ts'
+import { forge } from '../identity/mesh.ts'
 import { keptLog } from '../proxy/world.ts'
 import { ManualClock } from '../support/manual-clock.ts'
 
@@ -17,11 +23,11 @@ const line = (text: string, more: Partial<SyslogLine> = {}): SyslogLine => ({
   ...more,
 })
 
-async function sender(endpoint: string) {
+async function sender(endpoint: string, tls: TlsFiles = {}) {
   const clock = new ManualClock()
   const log = keptLog()
   const counts: Record<SendResult, number> = { sent: 0, failed: 0, dropped: 0 }
-  const parts = { clock, log, counted: (result: SendResult, count: number) => void (counts[result] += count) }
+  const parts = { clock, log, counted: (result: SendResult, count: number) => void (counts[result] += count), tls }
   const running = await SyslogSender.start(new URL(endpoint), parts)
   /** Time passes until the fact. */
   const passing = async (fact: () => boolean) => {
@@ -125,6 +131,97 @@ t.test(
     await last.passing(() => unframed(received).length === 300)
   },
 )
+
+t.test('over TLS: a daemon with the right name gets lines, any other none', async (t) => {
+  const authority = await forge({ subject: 'CN=logs', isCa: true })
+  const other = await forge({ subject: 'CN=others', isCa: true })
+  const issued = async (value: string, by = authority) =>
+    forge({ subject: 'CN=x', names: [{ type: value === 'localhost' ? 'dns' : 'ip', value }], by })
+  const node = await issued('127.0.0.1')
+  const folder = t.testdir({ ca: authority.chain, certificate: node.chain, key: node.key })
+  const files = { ca: join(folder, 'ca'), certificate: join(folder, 'certificate'), key: join(folder, 'key') }
+
+  /** Takes lines from whoever shows a certificate of the authority. */
+  const daemonOf = async ({ key, chain }: { key: string; chain: string }, host = '127.0.0.1') => {
+    const options = { key, cert: chain, ca: authority.chain, requestCert: true, rejectUnauthorized: true }
+    let received = ''
+    const shown: (string | undefined)[] = []
+    const daemon = createTlsServer(options, (socket: TLSSocket) => {
+      shown.push(socket.getPeerX509Certificate()?.fingerprint256)
+      socket.on('data', (bytes) => (received += bytes.toString())).on('error', () => undefined)
+    })
+    daemon.listen(0, '127.0.0.1')
+    await once(daemon, 'listening')
+    t.teardown(() => void daemon.close())
+    return {
+      endpoint: `tls://${host}:${(daemon.address() as AddressInfo).port}`,
+      lines: () => unframed(received),
+      shown,
+    }
+  }
+
+  const named = [await daemonOf(await issued('127.0.0.1')), await daemonOf(await issued('localhost'), 'localhost')]
+  for (const daemon of named) {
+    await using out = await sender(daemon.endpoint, files)
+    out.running.offer(line('a'))
+    await out.passing(() => daemon.lines().length === 1)
+    t.match(daemon.lines()[0], /^<30>1 .* flow-ended - a$/, daemon.endpoint)
+  }
+  const rows = [
+    { why: 'for another address', daemon: await daemonOf(await issued('127.0.0.2')), files },
+    { why: 'of another authority', daemon: await daemonOf(await issued('127.0.0.1', other)), files },
+    { why: 'of an authority that Node does not know', daemon: named[0], files: { ...files, ca: undefined } },
+    { why: 'the files are gone', daemon: named[0], files: { ca: join(folder, 'none') } },
+  ]
+  for (const { why, daemon, files } of rows) {
+    await using out = await sender(daemon?.endpoint ?? '', files as TlsFiles)
+    out.running.offer(line('secret'))
+    await out.passing(() => out.log.lines.length === 1)
+    t.match(out.log.lines[0], { sentence: 'syslog cannot be reached' }, why)
+    t.same(
+      daemon?.lines().filter((text) => text.endsWith('secret')),
+      [],
+      why,
+    )
+  }
+
+  const [first] = named
+  const renewed = await issued('127.0.0.1')
+  writeFileSync(files.certificate, renewed.chain)
+  writeFileSync(files.key, renewed.key)
+  await using out = await sender(first?.endpoint ?? '', files)
+  out.running.offer(line('b'))
+  await out.passing(() => first?.lines().length === 2)
+  t.equal(new Set(first?.shown).size, 2, 'a renewed certificate is shown')
+})
+
+t.test('files that cannot be used are a fault of the configuration', (t) => {
+  const folder = t.testdir({ text: 'no PEM' })
+  const rows = [
+    { files: {}, says: undefined },
+    {
+      files: { ca: join(folder, 'none') },
+      says: /agent\.flowLog\.tls: these files cannot be used: no such file or directory, .*none$/,
+    },
+    { files: { certificate: join(folder, 'text') }, says: /only of use together/ },
+    { files: { certificate: join(folder, 'text'), key: join(folder, 'text') }, says: /cannot be used/ },
+  ]
+  for (const { files, says } of rows) {
+    const check = () => checkTlsFiles('agent.flowLog.tls', files)
+    if (says === undefined) t.doesNotThrow(check)
+    else t.match(explainOf(check), says)
+  }
+  t.end()
+})
+
+function explainOf(check: () => void): string {
+  try {
+    check()
+    return ''
+  } catch (error) {
+    return explain(error)
+  }
+}
 
 t.test('without a daemon on this machine, it is said', async (t) => {
   await using out = await sender(`unix://${t.testdir()}/none`)

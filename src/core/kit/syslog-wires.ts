@@ -2,16 +2,19 @@ import { spawn } from 'node:child_process'
 import { createSocket } from 'node:dgram'
 import { lookup } from 'node:dns/promises'
 import { stat } from 'node:fs/promises'
-import { connect } from 'node:net'
+import { connect, isIP, type Socket } from 'node:net'
 import { hostname } from 'node:os'
 import type { Writable } from 'node:stream'
+import { connect as connectTls } from 'node:tls'
 import { unlessAborted } from './abort.ts'
+import { readTlsFiles, type TlsFiles } from './tls-files.ts'
 
 /*
- * Three ways to a syslog daemon, and what a line looks like on each.
+ * Four ways to a syslog daemon, and what a line looks like on each.
  *
  *     udp    <30>1 2026-11-30T18:00:00.000Z host hedgerow 4711 flow-ended - {"flow":…}     one datagram, RFC 5424 and 5426
  *     tcp    412 <30>1 2026-11-30T…                                                        its length first, RFC 6587 §3.4.1
+ *     tls    412 <30>1 2026-11-30T…                                                        the same, encrypted, RFC 5425
  *     unix   <30>{"flow":…}↵                                                               to `logger`, which writes to the socket
  *
  * Node has no datagrams over Unix sockets, so `logger` (of util-linux, on every Debian) carries those, in the form that daemons expect of
@@ -35,13 +38,19 @@ export interface Wire extends Disposable {
   readonly failure: AbortSignal
 }
 
-/** @throws when the daemon cannot be reached */
-export function openWire(endpoint: URL): Promise<Wire> {
+/** @throws when the daemon cannot be reached, or is not the one that its certificate should say */
+export async function openWire(endpoint: URL, tls: TlsFiles): Promise<Wire> {
   switch (endpoint.protocol) {
     case 'udp:':
       return openDatagrams(endpoint)
     case 'tcp:':
-      return openStream(endpoint)
+      return openStream(connect(addressOf(endpoint)), 'connect')
+    case 'tls:': {
+      const { host, port } = addressOf(endpoint)
+      const name = isIP(host) === 0 ? { servername: host } : {}
+      const socket = connectTls({ host, port, ...name, ...readTlsFiles(tls) })
+      return openStream(socket, 'secureConnect')
+    }
     default:
       return openLogger(decodeURIComponent(endpoint.pathname))
   }
@@ -60,12 +69,13 @@ export function lineOf({ atMs, severity, kind, text }: SyslogLine, host = hostna
   return `<${PRIORITY[severity]}>1 ${new Date(atMs).toISOString()} ${name === '' ? '-' : name} ${APP} ${pid} ${kind} - ${text}`
 }
 
-async function openDatagrams({ hostname: host, port }: URL): Promise<Wire> {
-  const { address, family } = await lookup(unbracketed(host))
+async function openDatagrams(endpoint: URL): Promise<Wire> {
+  const { host, port } = addressOf(endpoint)
+  const { address, family } = await lookup(host)
   const socket = createSocket(family === 6 ? 'udp6' : 'udp4').unref()
   const failure = failureOf((fail) => void socket.on('error', fail)) // also the answer to an earlier datagram: nobody listens there
   const connected = Promise.withResolvers<void>()
-  socket.connect(Number(port), address, connected.resolve)
+  socket.connect(port, address, connected.resolve)
   await unlessAborted(connected.promise, failure)
   const sent = (text: string) =>
     new Promise<void>((resolve, reject) => {
@@ -78,8 +88,8 @@ async function openDatagrams({ hostname: host, port }: URL): Promise<Wire> {
   }
 }
 
-async function openStream({ hostname: host, port }: URL): Promise<Wire> {
-  const socket = connect({ host: unbracketed(host), port: Number(port) })
+/** `opened` is the event after which lines may be sent. */
+async function openStream(socket: Socket, opened: 'connect' | 'secureConnect'): Promise<Wire> {
   const failure = failureOf((fail) => {
     socket.on('error', fail)
     socket.on('close', () => fail(new Error('the connection was closed')))
@@ -91,7 +101,7 @@ async function openStream({ hostname: host, port }: URL): Promise<Wire> {
     return done
   }
   socket.on('timeout', () => socket.destroy(new Error('no answer in time')))
-  await within(new Promise<void>((resolve) => void socket.once('connect', resolve)))
+  await within(new Promise<void>((resolve) => void socket.once(opened, resolve)))
   socket.resume() // what it says is not read
   return {
     send: (line) => within(written(socket, framed(lineOf(line)))),
@@ -138,6 +148,6 @@ function written(stream: Writable, text: string): Promise<void> {
 }
 
 /** `[::1]` is `::1`. */
-function unbracketed(host: string): string {
-  return host.replace(/^\[(.*)\]$/, '$1')
+function addressOf({ hostname: host, port }: URL): { host: string; port: number } {
+  return { host: host.replace(/^\[(.*)\]$/, '$1'), port: Number(port) }
 }

@@ -5,6 +5,7 @@ import { Lifetime } from './lifetime.ts'
 import type { Log } from './log.ts'
 import type { SendResult } from './otlp.ts'
 import { openWire, type SyslogLine, type Wire } from './syslog-wires.ts'
+import type { TlsFiles } from './tls-files.ts'
 
 /*
  * Sends lines to a syslog daemon. What offers a line never waits:
@@ -19,6 +20,8 @@ export interface SyslogParts {
   clock: Clock
   log: Log
   counted: (result: SendResult, count: number) => void
+  /** For `tls:`. */
+  tls: TlsFiles
 }
 
 /** Lines that wait. Larger: more memory while the daemon is away; smaller: a burst is dropped. */
@@ -41,7 +44,7 @@ export class SyslogSender implements AsyncDisposable {
     this.#parts = parts
   }
 
-  /** `unix:///dev/log`, `udp://host:514` or `tcp://host:601` */
+  /** `unix:///dev/log`, `udp://host:514`, `tcp://host:601` or `tls://host:6514` */
   static start(endpoint: URL, parts: SyslogParts): Promise<SyslogSender> {
     return Lifetime.open((life) => {
       const sender = new SyslogSender(life, endpoint, parts)
@@ -68,7 +71,7 @@ export class SyslogSender implements AsyncDisposable {
       try {
         await this.#filled(signal)
         if (this.#queue.length === 0) break
-        using wire = await late.limits(openWire(this.#endpoint))
+        using wire = await late.limits(openWire(this.#endpoint, this.#parts.tls))
         await this.#sendAll(wire, signal, late)
       } catch (error) {
         if (!this.#isAway) this.#parts.log.warn('syslog cannot be reached', { endpoint: this.#endpoint.href, error })
