@@ -8,6 +8,8 @@ import { LAUNCHER } from '../support/launcher.ts'
 
 /** An agent that is killed leaves its instances to the next one, and here none comes. */
 const STOP_MS = 20_000
+/** A role that is not ready by then never will be; the test says so before its own time is over. */
+const START_MS = 100_000
 const CLEAN = {
   LC_ALL: 'C.UTF-8',
   HEDGEROW_STATE: undefined,
@@ -87,7 +89,15 @@ export class Machines implements AsyncDisposable {
     const program = Program.start(argv, { env: CLEAN, onLine })
     this.#programs.push(program)
     void program.exited.then((how) => ready.reject(new Error(`${args[0]} ended (${how}): ${lines.join('\n')}`)))
-    return { program, says: await ready.promise }
+    const limit = setTimeout(
+      () => ready.reject(new Error(`${args[0]} is not ready after ${START_MS / 1_000} s: ${lines.join('\n')}`)),
+      START_MS,
+    )
+    try {
+      return { program, says: await ready.promise }
+    } finally {
+      clearTimeout(limit)
+    }
   }
 
   #argv(machine: string, args: readonly string[]): string[] {

@@ -62,7 +62,8 @@ t.test('killed beside a predecessor that drains: the next agent has the prefix, 
   t.equal(await says('b'), 'b')
   process.kill(second.program.pid, 'SIGKILL')
   await second.program.exited
-  await t.rejects(fetch(`${first.says['health']}/healthz`), 'the first agent listens nowhere any more')
+  const asked = fetch(`${first.says['health']}/healthz`, { signal: AbortSignal.timeout(10_000) })
+  await t.rejects(asked, { cause: { code: 'ECONNREFUSED' } }, 'the first agent listens nowhere any more')
   const third = await machines.start('m1', ...AGENT)
   t.match(third.says, { prefix: '127.80.0.0/12' }, 'the same prefix')
   t.equal(third.says['resolver'], first.says['resolver'], 'the same name server')
@@ -73,14 +74,21 @@ t.test('killed beside a predecessor that drains: the next agent has the prefix, 
   long.destroy()
 })
 
+/** Whether a new flow is carried. @throws when it neither is nor fails: a client would wait for ever */
 function echoes(host: string): Promise<boolean> {
-  return new Promise((resolve) => {
+  return new Promise((resolve, reject) => {
     const socket = connect({ host, port: 8_080 }, () => socket.write('x'))
     const done = (is: boolean) => {
       socket.destroy()
       resolve(is)
     }
     socket
+      .setTimeout(20_000, () => {
+        reject(
+          new Error(`a flow to ${host} is neither carried nor refused (${socket.connecting ? 'connecting' : 'open'})`),
+        )
+        socket.destroy()
+      })
       .on('data', () => done(true))
       .on('error', () => done(false))
       .on('close', () => done(false))
