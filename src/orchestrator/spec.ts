@@ -106,6 +106,13 @@ export interface Constraint {
   convergenceSeconds?: number
 }
 
+/** A service that calls this one and must be near it: wherever it can be, this one is placed within so many ms of it, too. */
+export interface NearWish extends Constraint {
+  type: 'latency'
+  service: string
+  threshold: number
+}
+
 /** How an update of a service goes; a default is used for what is absent (root/rollout.ts). */
 export interface UpdateSpec {
   /** How many instances more than `replicas` may be there meanwhile. */
@@ -207,6 +214,7 @@ export interface ServiceSpec {
   leaseSeconds?: number
   update?: UpdateSpec
   constraints: Constraint[]
+  prefersNear?: NearWish[]
   /** Services that this one calls, as service ids or interest keys: the node fetches them before the first call. */
   connectivity: string[]
   /** Its first instances wait until those of its app are ready (sla/start-order.ts). */

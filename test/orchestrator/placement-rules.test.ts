@@ -153,6 +153,23 @@ test('anti-affinity keeps instances off the nodes, areas and clusters of others'
   t.equal(chosen({ spec, placed }, [edge, west]), 'west', 'a cluster with another area may have room')
 })
 
+test('a service is placed near those who must be near it, where it can be', async (t) => {
+  const spec = { ...specOf(), prefersNear: [{ type: 'latency' as const, service: 'shop.acme.web', threshold: 20 }] }
+  const at = (ms: number) => node(`edge/n${ms}`, { coordinate: coordinate(ms), area: `${ms}` })
+  const placedAt = (ms: number | undefined, candidates: Candidate[]) =>
+    chosen(
+      { spec, near: () => (ms === undefined ? [] : [{ node: 'edge/web', beyondMs: 0, coordinate: coordinate(ms) }]) },
+      candidates,
+    )
+  const nodes = [at(10), at(30), at(90), node('edge/unmeasured')]
+  t.equal(placedAt(undefined, nodes), 'edge/n10', 'anywhere while there is none of them')
+  t.equal(placedAt(45, nodes), 'edge/n30')
+  t.equal(placedAt(20, [at(90), node('edge/unmeasured')]), 'edge/n90', 'else the nearest')
+  t.equal(placedAt(20, [node('edge/unmeasured')]), 'edge/unmeasured', 'and nowhere is it refused')
+  const busy = { ...at(30), perService: new Map([[spec.id, 5]]) }
+  t.equal(placedAt(45, [at(10), busy]), 'edge/n30', 'it counts before the strategy')
+})
+
 test('instances are spread over areas and clusters', async (t) => {
   const areas = { a: 'munich', b: 'munich', c: 'munich', d: 'berlin', e: 'paris' }
   const fill = (constraint: object, replicas: number) => {

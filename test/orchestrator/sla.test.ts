@@ -80,6 +80,75 @@ test('bandwidth between two services is reserved at both ends, the larger wish o
   })
 })
 
+test('latency between two services: the tighter wish counts for both; of one that does not ask it is a preference', async (t) => {
+  const to = (target: string, threshold: number, rigidness?: number) => ({
+    target_microservice_id: target,
+    con_constraints: [{ type: 'latency', threshold, rigidness, convergence_time: threshold }],
+  })
+  const service = (name: string, ...connectivity: object[]) => ({
+    microservice_name: name,
+    cmd: ['true'],
+    connectivity,
+  })
+  const microservices = [
+    service('web', to('api', 20, 1), to('elsewhere.acme.mail', 50)),
+    service('api', to('web', 10), to('db.acme', 30)),
+    service('db'),
+  ]
+  const parsed = parseSla({ application_name: 'shop', application_namespace: 'acme', microservices })
+  const near = (name: string, threshold: number, more: object = {}) => ({
+    type: 'latency',
+    service: `shop.acme.${name}`,
+    threshold,
+    ...more,
+  })
+  const [web, api, db] = parsed.kind === 'accepted' ? (parsed.apps[0]?.services ?? []) : []
+  t.strictSame(web?.constraints, [
+    near('api', 10, { convergenceSeconds: 10 }),
+    { type: 'latency', service: 'elsewhere.acme.mail', threshold: 50, convergenceSeconds: 50 },
+  ])
+  t.strictSame(api?.constraints, [
+    near('web', 10, { convergenceSeconds: 10 }),
+    near('db.acme', 30, { convergenceSeconds: 30 }),
+  ])
+  t.strictSame(db?.constraints, [], 'it may have to be somewhere else')
+  t.strictSame(db?.prefersNear, [near('api.acme', 30)])
+  t.strictSame([web?.prefersNear, api?.prefersNear], [undefined, undefined])
+})
+
+test('who is avoided avoids as well', async (t) => {
+  const apart = (service?: string, over?: string) => ({ type: 'anti-affinity', service, over })
+  const service = (name: string, ...constraints: object[]) => ({ microservice_name: name, cmd: ['true'], constraints })
+  const microservices = [
+    service('web', apart(), apart('db', 'area'), apart('api')),
+    service('db', apart('web')),
+    service('api', apart('web', 'node')),
+  ]
+  const parsed = parseSla({ application_name: 'shop', application_namespace: 'acme', microservices })
+  const constraints = parsed.kind === 'accepted' ? parsed.apps[0]?.services.map((each) => each.constraints) : []
+  t.strictSame(constraints, [
+    [
+      { type: 'anti-affinity' },
+      { type: 'anti-affinity', over: 'area', service: 'shop.acme.db' },
+      { type: 'anti-affinity', service: 'shop.acme.api' },
+      { type: 'anti-affinity', over: 'node', service: 'shop.acme.db.acme' },
+    ],
+    [
+      { type: 'anti-affinity', service: 'shop.acme.web' },
+      { type: 'anti-affinity', over: 'area', service: 'shop.acme.web.acme' },
+    ],
+    [{ type: 'anti-affinity', over: 'node', service: 'shop.acme.web' }],
+  ])
+  const full = [service('web', apart('db')), service('db', ...Array.from({ length: 64 }, () => apart()))]
+  const warned = parseSla({ application_name: 'shop', application_namespace: 'acme', microservices: full })
+  t.match(warned.warnings, [
+    {
+      path: /microservices\[1\]\.constraints$/,
+      problem: /too many: shop\.acme\.db\.acme may be placed beside shop\.acme\.web/,
+    },
+  ])
+})
+
 test('keys of Oakestra’s that have no effect here are reported', async (t) => {
   const other = parseSla(readSlaText(textOf('oakestra-correct-1.json'), 'oakestra-correct-1.json'))
   t.same(

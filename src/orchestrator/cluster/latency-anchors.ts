@@ -36,8 +36,10 @@ export class LatencyAnchors {
   }
 
   /** Call before a decision: fetches the entries it needs, and has nodes without a coordinate measure. */
-  async prepare({ constraints }: ServiceSpec): Promise<void> {
-    const keys = new Set(constraints.flatMap(({ service }) => (service === undefined ? [] : [keyOf(service)])))
+  async prepare({ constraints, prefersNear = [] }: ServiceSpec): Promise<void> {
+    const keys = new Set(
+      [...constraints, ...prefersNear].flatMap(({ service }) => (service === undefined ? [] : [keyOf(service)])),
+    )
     const { entryCache, nodes, root } = this.#parts
     for (const key of keys) {
       if (entryCache.get(key) === undefined) await root.learn(key).catch(() => undefined) // then only instances here count
@@ -71,9 +73,12 @@ export class LatencyAnchors {
         if (id !== except && clusterOf(node) !== name) found.push(placedOn(node, areas.get(node)))
     }
     for (const record of assignments.all()) {
-      const { node, assignment } = record
+      const { node, assignment, successor } = record
       if (node === undefined || assignment.instance === except || isFinished(record)) continue
-      if (isMeant(assignment.spec.id)) found.push(placedOn(node, reachOf(node)?.area))
+      if (!isMeant(assignment.spec.id)) continue
+      found.push(placedOn(node, reachOf(node)?.area))
+      if (successor !== undefined && successor.node !== node)
+        found.push(placedOn(successor.node, reachOf(successor.node)?.area))
     }
     return found
   }

@@ -75,8 +75,7 @@ export class Placement {
     const { assignments, nodes, metrics, log, anchors, dispatch, explanations, rules, root } = this.#parts
     const asked = assignments.get(id)
     // without constraints nothing is waited for, so that the decision is one step with what came before
-    if ((asked?.assignment.spec.constraints.length ?? 0) > 0)
-      await anchors.prepare((asked as AssignmentRecord).assignment.spec)
+    if (asked !== undefined && dependsOnOthers(asked.assignment.spec)) await anchors.prepare(asked.assignment.spec)
     const refusals = new Map<NodeId, string>([...alreadyRefused].map((node) => [node, REFUSED_ALREADY]))
     for (;;) {
       const record = assignments.get(id)
@@ -185,6 +184,10 @@ export class Placement {
   close(): void {
     this.#isClosed = true
   }
+}
+
+function dependsOnOthers({ constraints, prefersNear }: ServiceSpec): boolean {
+  return constraints.length > 0 || prefersNear !== undefined
 }
 
 function noneOf(only: NodeId | undefined): string {

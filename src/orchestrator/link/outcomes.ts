@@ -31,5 +31,8 @@ export function errorFrom({ code, details }: { code: string; details?: Readonly<
 /** About; what can make it large is counted. */
 export function bytesOf({ spec }: Assignment): number {
   const texts = [...spec.cmd, ...spec.environment, ...spec.allow, ...spec.connectivity]
-  return texts.reduce((sum, text) => sum + text.length + 3, 1_000 + 200 * spec.constraints.length)
+  return texts.reduce(
+    (sum, text) => sum + text.length + 3,
+    1_000 + 200 * (spec.constraints.length + (spec.prefersNear?.length ?? 0)),
+  )
 }

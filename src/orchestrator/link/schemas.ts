@@ -301,6 +301,9 @@ export const Spec = as<ServiceSpec>(
       }),
     ),
     constraints: many(Constraint, 64),
+    prefersNear: Type.Optional(
+      many(Type.Object({ type: Type.Literal('latency'), service: text(300), threshold: Type.Number() }), 16),
+    ),
     connectivity: many(text(300), 256),
     startsAfterConnectivity: Type.Optional(Type.Literal(true)),
     addresses: Type.Record(ChoiceKey, text(64)),

@@ -1,3 +1,4 @@
+import type { Constraint, NearWish } from '../spec.ts'
 import type { Candidate } from './candidate.ts'
 import { demandOf, DIMENSIONS } from './capacity.ts'
 import { msTo } from './decision.ts'
@@ -16,16 +17,32 @@ export interface Scorer {
 
 export type Strategies = Readonly<Partial<Record<string, Scorer>>>
 
-/** `spread` constraints without `max_skew`, which count before every strategy: the emptiest area or cluster first. */
+/** What counts before every strategy: `spread` constraints without `max_skew`, the emptiest first; then to be near those who must be near it. */
 export function preferences(request: PlacementRequest, candidate: Candidate): number[] {
-  const spreads = request.spec.constraints.filter(({ type, maxSkew }) => type === 'spread' && maxSkew === undefined)
-  return spreads.map((constraint) => -Math.min(fewestIn(constraint, candidate, request) ?? 0, MOST_INSTANCES))
+  const { spec } = request
+  const spread = spec.constraints
+    .filter(isPreference)
+    .map((each) => -Math.min(fewestIn(each, candidate, request) ?? 0, MOST_INSTANCES))
+  return [...spread, ...(spec.prefersNear ?? []).map((wish) => -beyondMs(wish, candidate, request))]
 }
 
 /** What each of them means. */
 export function preferenceTerms({ spec }: PlacementRequest): string[] {
-  const spreads = spec.constraints.filter(({ type, maxSkew }) => type === 'spread' && maxSkew === undefined)
-  return spreads.map(({ over = 'node' }) => `−instances in the ${over}`)
+  return [
+    ...spec.constraints.filter(isPreference).map(({ over = 'node' }) => `−instances in the ${over}`),
+    ...(spec.prefersNear ?? []).map(({ service, threshold }) => `−ms beyond ${threshold} from ${service}`),
+  ]
+}
+
+function isPreference({ type, maxSkew }: Constraint): boolean {
+  return type === 'spread' && maxSkew === undefined
+}
+
+/** 0 within the threshold, and while there is no instance to be near to. */
+function beyondMs(wish: NearWish, candidate: Candidate, request: PlacementRequest): number {
+  if ((request.near?.(wish) ?? []).length === 0) return 0
+  const ms = msTo(wish, candidate, request)
+  return ms === undefined ? FAR_MS : Math.max(0, Math.round(ms - wish.threshold))
 }
 
 /** Fewest instances of the same service, then fewest instances per node, so that instances do not fail together. */

@@ -54,6 +54,7 @@ export const FIELDS: Readonly<Record<keyof ServiceSpec, Field>> = {
   bandwidthOutKbit: field('place', 'bandwidth_out'),
   arch: field('place', 'arch'),
   constraints: field('place', 'constraints'),
+  prefersNear: field('live', 'connectivity'),
   check: field('live', 'check'),
   liveness: field('live', 'livenessProbe'),
   job: field('live', 'job'),

@@ -1,19 +1,12 @@
 import { interestOf } from '../../core/model/ids.ts'
-import type { AppSpec, ServiceSpec } from '../spec.ts'
+import type { AppSpec, Constraint } from '../spec.ts'
+import { applyToBothEnds, type Asked } from './both-ends.ts'
 import { readConnection, type Connection } from './constraints.ts'
 import { Fields, isObject, nounOf } from './fields.ts'
 import { quoted, type Findings } from './findings.ts'
 import { labelsOf } from './names.ts'
+import type { ReadService } from './read-service.ts'
 import { cycleIn, cycleText, isMeant } from './start-order.ts'
-
-/** A service, the object it was read from, and its app. */
-export interface ReadService {
-  fields: Fields
-  app: AppSpec
-  service: ServiceSpec
-  /** `microserviceID`, if the document gives one. */
-  givenId: string | undefined
-}
 
 /**
  * Step by step: resolves the services that each service calls, so that its node fetches them before the first call. A name means a service of
@@ -24,7 +17,7 @@ export function* linkConnectivity(all: readonly ReadService[], findings: Finding
     all.flatMap(({ givenId, service }) => (givenId === undefined ? [] : [[givenId, service] as const])),
   )
   const known = new Set(all.flatMap(({ service }) => [interestOf(service.id), service.id]))
-  const bandwidths: Bandwidth[] = []
+  const [latencies, bandwidths]: [Asked<Constraint>[], Asked<number>[]] = [[], []]
   for (const { fields, app, service } of all) {
     yield
     const wanted = fields.list('connectivity').flatMap((value, i) => {
@@ -35,8 +28,10 @@ export function* linkConnectivity(all: readonly ReadService[], findings: Finding
       const meant = byId === undefined ? named(target, app, { path, known, findings }) : [byId.id]
       for (const to of meant)
         for (const connection of connectionsIn(value, to, path, findings))
-          if ('latency' in connection) service.constraints.push(connection.latency)
-          else bandwidths.push({ service, to, kbit: connection.bandwidthKbit })
+          if ('latency' in connection) {
+            service.constraints.push(connection.latency)
+            latencies.push({ service, to, what: connection.latency })
+          } else bandwidths.push({ service, to, what: connection.bandwidthKbit })
       return meant
     })
     service.connectivity = [...new Set(wanted)]
@@ -52,7 +47,7 @@ export function* linkConnectivity(all: readonly ReadService[], findings: Finding
       return []
     })
   }
-  reserveBandwidth(bandwidths, all)
+  yield* applyToBothEnds({ latencies, bandwidths }, all, findings)
   refuseCycle(all, findings)
 }
 
@@ -60,34 +55,6 @@ export function* linkConnectivity(all: readonly ReadService[], findings: Finding
 function connectionsIn(value: unknown, to: string, path: string, findings: Findings): Connection[] {
   const asked = isObject(value) && Array.isArray(value['con_constraints']) ? value['con_constraints'] : []
   return asked.flatMap((each, i) => readConnection(each, to, `${path}.con_constraints[${i}]`, findings) ?? [])
-}
-
-interface Bandwidth {
-  service: ServiceSpec
-  to: string
-  kbit: number
-}
-
-/** A connection has two ends, and either may ask: the larger wish counts, for both. */
-function reserveBandwidth(asked: readonly Bandwidth[], all: readonly ReadService[]): void {
-  if (asked.length === 0) return
-  const byKey = Map.groupBy(
-    all.flatMap(({ service }) => [service.id, interestOf(service.id)].map((key) => ({ key, service }))),
-    ({ key }) => key,
-  )
-  const pairs = new Map<string, { ends: Set<ServiceSpec>; kbit: number }>()
-  for (const { service, to, kbit } of asked) {
-    const others = byKey.get(to)?.map((end) => end.service) ?? []
-    const ends = new Set([service, ...others])
-    const key = [service.id, others[0]?.id ?? to].sort().join(' ')
-    const known = pairs.get(key)
-    pairs.set(key, { ends: new Set([...ends, ...(known?.ends ?? [])]), kbit: Math.max(kbit, known?.kbit ?? 0) })
-  }
-  for (const { ends, kbit } of pairs.values())
-    for (const end of ends) {
-      end.bandwidthInKbit += kbit
-      end.bandwidthOutKbit += kbit
-    }
 }
 
 /** Services that start after one another in a circle would never start. */

@@ -176,7 +176,7 @@ export const KEYS: Readonly<Record<Level, readonly Key[]>> = {
     ours(
       'service',
       text(),
-      '`latency`: a service; the latency to its nearest instance counts. Of several such constraints all must hold. `anti-affinity`: the service whose instances are avoided; by default those of the same service.',
+      '`latency`: a service; the latency to its nearest instance counts. Of several such constraints all must hold. `anti-affinity`: the service whose instances are avoided; by default those of the same service; if the document has both, the other avoids this one, too.',
     ),
     theirs(
       'threshold',
@@ -206,7 +206,7 @@ export const KEYS: Readonly<Record<Level, readonly Key[]>> = {
     theirs(
       'type',
       choice('latency', 'bandwidth'),
-      '`latency`: the same as a `latency` constraint with this service. `bandwidth`: reserved on the node of each instance, both ways, in addition to `bandwidth_in` and `bandwidth_out`; of both services, if the document has both, and the larger counts where both ask. Traffic is neither measured nor limited. Required.',
+      '`latency`: the same as a `latency` constraint with this service; if both services ask, the tighter counts for both, else the other prefers to be near. `bandwidth`: reserved on the node of each instance, both ways, in addition to `bandwidth_in` and `bandwidth_out`; of both services, if the document has both, and the larger counts where both ask. Traffic is neither measured nor limited. Required.',
     ),
     theirs('threshold', amount(1e12), '`latency`: ms. `bandwidth`: kbit/s. Required.'),
     theirs('rigidness', { type: 'number', min: 0, max: 1 }, '`latency`: as in `constraints`.'),

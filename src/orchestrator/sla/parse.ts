@@ -1,11 +1,12 @@
 import { driven, finished } from '../../core/kit/slices.ts'
 import { nearest } from '../../core/kit/suggest.ts'
 import { STRATEGY_WORDS, type AppSpec } from '../spec.ts'
-import { linkConnectivity, type ReadService } from './connectivity.ts'
+import { linkConnectivity } from './connectivity.ts'
 import { Fields, isObject } from './fields.ts'
 import { Findings, quoted, type Fault } from './findings.ts'
 import { MAX_SERVICES, type Level } from './keys.ts'
 import { readName } from './names.ts'
+import type { ReadService } from './read-service.ts'
 import { readService } from './service.ts'
 
 export type { Fault } from './findings.ts'
