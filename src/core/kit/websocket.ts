@@ -21,14 +21,17 @@ export interface Channel {
   /** Bytes accepted by `send` and not written to the socket yet. */
   readonly backlog: number
   onText(listener: (text: string) => void): void
-  /** Calls the listener once, whatever the reason; at once when the channel is closed already. */
-  onClose(listener: (reason: string) => void): void
+  /**
+   * Calls the listener once, whatever the reason; at once when the channel is closed already. `isSilent`: the kernel has given up the
+   * connection, since nothing answers there.
+   */
+  onClose(listener: (reason: string, isSilent?: boolean) => void): void
   /** Sends a close frame; the connection is cut after two seconds. */
   close(reason?: string): void
   /** One round trip, in milliseconds. @throws MeshError LINK_CLOSED */
   measure(): Promise<number>
-  /** Whoever uses the channel watches it by its own messages: no pings any more, and the kernel probes a connection that is idle. */
-  watched?(): void
+  /** Whoever uses the channel watches it by its own messages: no pings any more. `probes`: our kernel asks an idle connection for a sign. */
+  watched?(options: { probes: boolean }): void
   /** The network has changed: ends the channel when our own address is gone, or when nothing arrives within `withinMs`. */
   recheck?(isHere: (address: string) => boolean, withinMs: number): void
 }
@@ -38,6 +41,8 @@ export const MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 const PING_MS = 5_000
 /** Of a watched channel: a machine or a network that is gone is noticed after 2 + 2 × 1 s. Smaller costs packets at rest; larger places its instances late. */
 const PROBES = { enable: true, initialDelay: 2_000, interval: 1_000, count: 2 } as const
+/** Of a connection that the kernel gives up: its probes had no answer, or not even the next router could be reached for them. */
+const UNANSWERED: ReadonlySet<string> = new Set(['ETIMEDOUT', 'EHOSTUNREACH', 'ENETUNREACH', 'EHOSTDOWN'])
 /** A link is dead after this long without any inbound byte. */
 const SILENCE_MS = 12_000
 const options = { perMessageDeflate: false, maxPayload: MAX_MESSAGE_BYTES } as const
@@ -107,8 +112,8 @@ function open<T>(url: string, dial: DialOptions, wrap: Wrap<T>, signal: AbortSig
 export function channelOf(webSocket: WebSocket, socket?: Duplex): Channel {
   const localAddress = socket instanceof Socket ? socket.localAddress : undefined
   let receivedAt = performance.now()
-  let closed: string | undefined
-  const listeners: Array<(reason: string) => void> = []
+  let closed: { reason: string; isSilent: boolean } | undefined
+  const listeners: Array<(reason: string, isSilent: boolean) => void> = []
   let onText: ((text: string) => void) | undefined
   const early: string[] = []
   const received = () => {
@@ -119,11 +124,11 @@ export function channelOf(webSocket: WebSocket, socket?: Duplex): Channel {
     if (webSocket.readyState === WebSocket.OPEN) webSocket.ping()
   }, PING_MS)
   beat.unref()
-  const ended = (reason: string) => {
+  const ended = (reason: string, isSilent: boolean) => {
     if (closed !== undefined) return
-    closed = reason
+    closed = { reason, isSilent }
     clearInterval(beat)
-    for (const listener of listeners) listener(reason)
+    for (const listener of listeners) listener(reason, isSilent)
   }
   webSocket.on('ping', received).on('pong', received)
   webSocket.on('message', (message: Buffer, isBinary) => {
@@ -133,8 +138,10 @@ export function channelOf(webSocket: WebSocket, socket?: Duplex): Channel {
     if (onText === undefined) early.push(text)
     else onText(text)
   })
-  webSocket.on('error', (error) => ended(error.message))
-  webSocket.on('close', (code, reason) => ended(reason.length > 0 ? reason.toString('utf8') : `code ${code}`))
+  let isSilent = false
+  socket?.on('error', ({ code = '' }: NodeJS.ErrnoException) => (isSilent ||= UNANSWERED.has(code))) // `ws` does not tell
+  webSocket.on('error', (error) => ended(error.message, isSilent))
+  webSocket.on('close', (code, reason) => ended(reason.length > 0 ? reason.toString('utf8') : `code ${code}`, isSilent))
   return {
     send: (text) => {
       if (webSocket.readyState === WebSocket.OPEN) webSocket.send(text)
@@ -148,7 +155,7 @@ export function channelOf(webSocket: WebSocket, socket?: Duplex): Channel {
     },
     onClose: (listener) => {
       if (closed === undefined) listeners.push(listener)
-      else listener(closed)
+      else listener(closed.reason, closed.isSilent)
     },
     close: (reason = '') => {
       webSocket.close(1000, reason.slice(0, 100))
@@ -156,9 +163,9 @@ export function channelOf(webSocket: WebSocket, socket?: Duplex): Channel {
       cut.unref()
     },
     measure: () => roundTrip(webSocket),
-    watched: () => {
+    watched: ({ probes }) => {
       clearInterval(beat)
-      if (socket instanceof Socket) socket.setKeepAlive(PROBES)
+      if (probes && socket instanceof Socket) socket.setKeepAlive(PROBES)
     },
     recheck: (isHere, withinMs) => {
       if (localAddress !== undefined && !isHere(localAddress)) return webSocket.terminate()

@@ -19,6 +19,8 @@ import { isFrame, problemOf, readJson, validator } from './wire.ts'
 
 /** Heartbeats and silence (pace.ts) are looked at this often: a silent peer is noticed within three seconds. */
 const CHECK_MS = 250
+/** A heartbeat may be sent so much before its time rather than at the next look. */
+const EARLY_MS = 50
 /** Of a peer in use. */
 const USUAL_SILENCE_MS = 2_700
 /** Whoever is asked to show that it lives has this long. */
@@ -74,7 +76,7 @@ interface PendingRequest {
 /** With this reason a process closes a link that it gives up for its successor, who was to replace it. */
 export const HANDED_OVER = 'another process takes over'
 
-/** Why a link ended. `silent`: no heartbeat came; `away`: the peer asked us to reconnect later. */
+/** Why a link ended. `silent`: no heartbeat came, or the kernel's probes had no answer; `away`: the peer asked us to reconnect later. */
 export type LinkEnd = { kind: 'closed'; reason: string } | { kind: 'silent' } | { kind: 'away'; reconnectInMs: number }
 
 /** Requests, responses and notifications between two tiers over one channel. Whatever arrives is checked here. */
@@ -116,7 +118,7 @@ export class Link<Out extends LinkProtocol, In extends LinkProtocol> {
         this.close('the state cannot be saved')
       },
     })
-    channel.watched?.()
+    channel.watched?.({ probes: parts.isAtRest === undefined }) // of two ends one must notice first that the other's machine is gone (pace.ts)
     let checkedAt = parts.clock.now()
     const check = setInterval(() => {
       const now = parts.clock.now()
@@ -127,7 +129,9 @@ export class Link<Out extends LinkProtocol, In extends LinkProtocol> {
     }, CHECK_MS)
     check.unref()
     void this.#ended.promise.then(() => clearInterval(check))
-    channel.onClose((reason) => this.#finish({ kind: 'closed', reason }))
+    channel.onClose((reason, isSilent) =>
+      this.#finish(isSilent === true ? { kind: 'silent' } : { kind: 'closed', reason }),
+    )
     channel.onText((text) => this.#receive(text))
   }
 
@@ -243,7 +247,18 @@ export class Link<Out extends LinkProtocol, In extends LinkProtocol> {
   /** Says that we live, when it is time, and at once when the pace changes: until it is told, the peer expects the one before. */
   #beat(now: number): void {
     const next = this.#pace.nextMs()
-    if (next === this.#announced && now - this.#beatAt + CHECK_MS / 2 < next) return
+    if (next === this.#announced && (this.#pace.isAnswering || now - this.#beatAt + EARLY_MS < next)) return
+    this.#sendBeat(now, next)
+  }
+
+  /** A peer at rest hears from us when we hear from it. */
+  #hear(next: number | undefined): void {
+    this.#pace.heard(next)
+    const now = this.#receivedAt
+    if (this.#pace.isAnswering && now - this.#beatAt >= CHECK_MS) this.#sendBeat(now, this.#pace.nextMs())
+  }
+
+  #sendBeat(now: number, next: number): void {
     this.#announced = next
     this.#beatAt = now
     this.#sendAtOnce({ beat: 1, next })
@@ -274,7 +289,7 @@ export class Link<Out extends LinkProtocol, In extends LinkProtocol> {
     if (this.#onNextMessage.size > 0) for (const arrived of this.#onNextMessage) arrived()
     const message = readJson(text)
     if (!isFrame(message)) return this.#fault('not a message of the control protocol')
-    if ('beat' in message) return this.#pace.heard(message.next)
+    if ('beat' in message) return this.#hear(message.next)
     if ('answer' in message) return this.#takeResponse(message.answer, message)
     if ('ask' in message) return this.#takeRequest(message.ask, message.type, message.body)
     if ('tell' in message) return this.#takeNotification(message.tell, message.body)

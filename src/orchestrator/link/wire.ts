@@ -1,5 +1,6 @@
 import Type, { type Static, type TSchema } from 'typebox'
 import { Compile, type Validator } from 'typebox/compile'
+import { MOST_MS } from './pace.ts'
 
 /*
  * The messages of a control link, JSON in WebSocket text messages:
@@ -16,7 +17,7 @@ const Id = Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER })
 const Word = Type.String({ maxLength: 64 })
 const Body = Type.Object({})
 const Frame = Type.Union([
-  Type.Object({ beat: Type.Literal(1), next: Type.Optional(Type.Integer({ minimum: 100, maximum: 60_000 })) }),
+  Type.Object({ beat: Type.Literal(1), next: Type.Optional(Type.Integer({ minimum: 100, maximum: MOST_MS })) }),
   Type.Object({ answer: Id, body: Body }),
   Type.Object({
     answer: Id,
