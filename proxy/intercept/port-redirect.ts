@@ -131,18 +131,18 @@ export class PortRedirect {
   }
 
   async #begin(isSuccessor: boolean): Promise<void> {
-    const inherited = isSuccessor
-      ? await this.#nft
-          .list(this.#table.name)
-          .then(parsePorts)
-          .catch(() => undefined)
-      : undefined
-    if (isSuccessor && inherited === undefined) {
+    const found = await this.#nft
+      .list(this.#table.name)
+      .then(parsePorts)
+      .catch(() => undefined)
+    if (isSuccessor && found === undefined) {
       this.#fault = 'the agent before this one had no rules, and its open flows would be cut'
       return
     }
+    // also those that a killed agent left: a draining one may have flows there, and no call goes past the VIPs meanwhile
     for (const protocol of ['tcp', 'udp'] as const) {
-      for (const [asked, listening] of inherited?.[protocol] ?? []) this.#ports[protocol].set(asked, listening)
+      for (const [asked, listening] of found?.[protocol] ?? [])
+        if (isSuccessor || protocol === 'udp' || isOurs(listening)) this.#ports[protocol].set(asked, listening)
     }
     try {
       await this.#nft.apply(replaceTable(this.#table, this.#ports))
@@ -221,10 +221,19 @@ export class PortRedirect {
   }
 }
 
-/** Whether no server of the machine listens on this port of every address. */
+/** Whether no server of the machine listens on this port, at whatever address. */
 function isFree(port: number): boolean {
+  return mayBind({ port })
+}
+
+/** Whether only sockets that this user shares (SO_REUSEPORT) are on this port: those of agents. */
+function isOurs(port: number): boolean {
+  return mayBind({ port, reusePort: true })
+}
+
+function mayBind(options: { port: number; reusePort?: boolean }): boolean {
   try {
-    new BoundSocket({ host: '0.0.0.0', port }).close()
+    new BoundSocket({ host: '0.0.0.0', ...options }).close()
     return true
   } catch {
     return false

@@ -154,8 +154,7 @@ async function openServing(known: Known, dataPlane: DataPlane): Promise<Serving>
   relays.relays.listen()
   followNetwork(context, { facts, uplink, connectivity })
   const prober = life.use(await Prober.start({ table: sync.table, peers, self, clock }))
-  // without rights, those are opened that programs may hold, and call at once
-  if (predecessor !== undefined || !interceptor.rules.isOn) await interceptor.settled()
+  await interceptor.settled() // programs may hold VIPs, and call at once
   const prepare: Parameters<typeof serveNames>[3]['prepare'] = (target) => interceptor.prepare(target)
   const resolver = await serveNames(context, identity, sync, { ...flows, prepare })
   return { uplink, interceptor, prober, resolver }

@@ -1,8 +1,11 @@
-import { createServer, connect, type AddressInfo } from 'node:net'
+import { BoundSocket, createServer, connect, type AddressInfo, type Server } from 'node:net'
 import { once } from 'node:events'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import t from 'tap'
 import type { ResolveReport, StatusReport } from '../../src/client/reports.ts'
+import { mayUseNft, systemNft } from '../../proxy/intercept/nft.ts'
+import { parsePorts, vipTable } from '../../proxy/intercept/vip-rules.ts'
+import { vipRange } from '../../src/core/model/address.ts'
 import { freeBase } from '../../src/lab/system-tools.ts'
 import { eventually, FIRST_PORT, Machines } from '../cli/program.ts'
 import { sla } from '../walks/mesh.ts'
@@ -64,6 +67,7 @@ t.test('killed beside a predecessor that drains: the next agent has the prefix, 
   await second.program.exited
   const asked = fetch(`${first.says['health']}/healthz`, { signal: AbortSignal.timeout(10_000) })
   await t.rejects(asked, { cause: { code: 'ECONNREFUSED' } }, 'the first agent listens nowhere any more')
+  await using other = await beside('127.80.0.0/12') // the next agent must find its ports all the same
   const third = await machines.start('m1', ...AGENT)
   t.match(third.says, { prefix: '127.80.0.0/12' }, 'the same prefix')
   t.equal(third.says['resolver'], first.says['resolver'], 'the same name server')
@@ -72,7 +76,22 @@ t.test('killed beside a predecessor that drains: the next agent has the prefix, 
   const { agent } = await machines.json<{ agent: StatusReport }>('m1', 'status')
   t.match(agent.draining, [{ pid: first.program.pid }], 'which the new one knows')
   long.destroy()
+  t.ok(other === undefined || other.listening)
 })
+
+/** Another agent's listener, at the port where those of the VIPs in `prefix` listen; none without rights. */
+async function beside(prefix: string): Promise<Server | undefined> {
+  if (!mayUseNft()) return undefined
+  const { tcp } = parsePorts(
+    await systemNft.list(vipTable({ range: vipRange(prefix), interfaces: [], hasFastPath: false }, 'x').name),
+  )
+  const port = tcp.get(8_080)
+  if (port === undefined) throw new Error(`port 8080 of ${prefix} is not rewritten`)
+  const server = createServer((socket) => socket.destroy())
+  server.listen(new BoundSocket({ host: '127.250.0.1', port, reusePort: true }))
+  await once(server, 'listening')
+  return server
+}
 
 /** Whether a new flow is carried. @throws when it neither is nor fails: a client would wait for ever */
 function echoes(host: string): Promise<boolean> {
