@@ -62,6 +62,11 @@ const ROOMS: readonly Room[] = [
       'proxy/socket/udp-socket.ts',
     ],
   ],
+  // Another way in: strangers instead of programs of the node.
+  [
+    'proxy/gateway',
+    [...DATA_SIDE, 'proxy/intercept', 'proxy/flow/flow.ts', 'proxy/decide/authorise.ts', 'proxy/socket/reset.ts'],
+  ],
   ['proxy/policies', [...DATA_SIDE, ...PROXY_CONTRACTS]],
   // The way of a flow: each room imports only those before it.
   ['proxy/flow', [...DATA_SIDE, ...PROXY_CONTRACTS, 'proxy/socket']],

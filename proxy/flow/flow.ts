@@ -6,12 +6,17 @@ import { printName } from '../../src/core/model/name.ts'
 import type { Target } from '../../src/core/table/view.ts'
 import type { AnswerCheck, AnswerVerdict } from '../socket/splice.ts'
 
-/** Who opened a flow: an instance, or a process of the node that is not an instance. */
-export type Caller = { kind: 'instance'; id: InstanceId; service: ServiceId } | { kind: 'node' }
+/**
+ * Who opened a flow: an instance, or a process of the node that is not an instance. `client`: the address of the stranger on whose behalf
+ * the node calls, at its gateway.
+ */
+export type Caller =
+  | { kind: 'instance'; id: InstanceId; service: ServiceId }
+  | { kind: 'node'; readonly client?: string }
 
 export type Protocol = 'tcp' | 'udp'
 
-export type FlowMode = 'loopback' | 'host' | 'socks' | 'http'
+export type FlowMode = 'loopback' | 'host' | 'socks' | 'http' | 'gateway'
 
 /** One application connection, taken by an interceptor and handed to `outbound`. */
 export interface Flow {
@@ -81,7 +86,8 @@ export function instanceCaller(id: InstanceId): Caller | undefined {
 
 /** Always the same text for one caller: logs print it, and `any.pinned` chooses by it. */
 export function callerText(caller: Caller, self: NodeId): string {
-  return caller.kind === 'instance' ? caller.id : self
+  if (caller.kind === 'instance') return caller.id
+  return caller.client === undefined ? self : `${caller.client} by ${self}`
 }
 
 /** The canonical name of a flow's target. */

@@ -12,6 +12,7 @@ const STATUS: Readonly<Record<number, string>> = {
   404: 'Not Found',
   407: 'Proxy Authentication Required',
   408: 'Request Timeout',
+  421: 'Misdirected Request',
   431: 'Request Header Fields Too Large',
   502: 'Bad Gateway',
   503: 'Service Unavailable',

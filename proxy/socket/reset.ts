@@ -6,7 +6,8 @@ import type { Socket } from 'node:net'
  */
 export function resetSocket(socket: Socket): void {
   if (socket.destroyed) return
-  if (socket.connecting) socket.destroy()
+  if (socket.connecting || 'encrypted' in socket)
+    socket.destroy() // of TLS: without its closing alert, which clients take for an error
   else if (socket.writableEnded && !socket.writableFinished && socket.writableLength === 0) {
     socket.once('finish', () => socket.resetAndDestroy())
   } else socket.resetAndDestroy()

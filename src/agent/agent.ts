@@ -15,7 +15,15 @@ import { listen, openConnectivity, cutNodes, type Connectivity } from './connect
 import { openContainers } from './containers.ts'
 import type { AgentContext } from './context.ts'
 import { openFastPath, type KernelPath } from './fast-path.ts'
-import { interceptVips, openFlows, prepareProxyListeners, type Flows, type ProxyListeners } from './flows.ts'
+import {
+  interceptVips,
+  openFlows,
+  prepareGateway,
+  prepareProxyListeners,
+  type Flows,
+  type GatewayPorts,
+  type ProxyListeners,
+} from './flows.ts'
 import { Predecessor, type HandOverStep } from './hand-over.ts'
 import { Instances } from './instances.ts'
 import { KeptVips } from './kept-vips.ts'
@@ -145,12 +153,13 @@ type Serving = Pick<AgentParts, 'uplink' | 'interceptor' | 'resolver'> & { probe
 async function openServing(known: Known, dataPlane: DataPlane): Promise<Serving> {
   const { context, identity, sync, keptVips } = known
   const { life, self, clock, predecessor } = context
-  const { instances, connectivity, flows, openListeners } = dataPlane
+  const { instances, connectivity, flows, ingress, openListeners } = dataPlane
   const { peers, relays } = connectivity
   const facts = new NodeFactsSource(context, connectivity, instances)
   const uplink = await openLink(known, dataPlane, facts)
   if (predecessor !== undefined) await openListeners()
   const interceptor = await interceptVips(context, identity, { flows, instances, keptVips })
+  await ingress.open()
   relays.relays.listen()
   followNetwork(context, { facts, uplink, connectivity })
   const prober = life.use(await Prober.start({ table: sync.table, peers, self, clock }))
@@ -260,6 +269,7 @@ interface DataPlane {
   connectivity: Connectivity
   flows: Flows
   proxies: ProxyListeners
+  ingress: GatewayPorts
   openListeners: () => Promise<unknown>
   kernelPath: KernelPath
   predecessors: Predecessors
@@ -283,11 +293,12 @@ async function openDataPlane(
   const connectivity = await openConnectivity(context, identity, sync, { instances, predecessors, spans })
   const flows = await openFlows(context, identity, sync, { connectivity, instances, spans, flowLog })
   const proxies = prepareProxyListeners(context, identity, sync, { flows, instances })
+  const ingress = prepareGateway(context, identity, sync, flows)
   const openListeners = () => Promise.all([listen(connectivity), proxies.open()])
   if (predecessor === undefined) await openListeners() // instances and the cluster must be told these ports
   const kernelPath = await openFastPath(context, identity, sync, instances)
   await adoptInstances(instances, { context, connectivity, flows, proxies, kernelPath, predecessors })
-  return { instances, connectivity, flows, proxies, openListeners, kernelPath, predecessors }
+  return { instances, connectivity, flows, proxies, ingress, openListeners, kernelPath, predecessors }
 }
 
 /** Nodes whose certificates are revoked lose their sessions at once, at the predecessors too; so do those given to the result. */

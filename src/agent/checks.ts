@@ -4,6 +4,7 @@ import type { CheckReport } from '../client/reports.ts'
 import { certificateCheck as validityCheck, backgroundChecks, filesCheck, logCheck } from '../roles/role-checks.ts'
 import type { AgentParts } from './parts.ts'
 import { containersCheck } from './containers.ts'
+import { gatewayChecks } from './gateway-checks.ts'
 import { separationCheck } from './separation.ts'
 
 type Check = CheckReport['checks'][number]
@@ -27,6 +28,7 @@ export function checksOf(agent: AgentParts): CheckReport {
       filesCheck(),
       ...backgroundChecks(),
       { check: 'interception', ok: interceptor.problems().length === 0, finding: interceptionText(agent) },
+      ...gatewayChecks(agent),
       ...(fastPath === undefined ? [] : [fastPathCheck(fastPath)]),
       ...interceptor.problems().map(({ address, port, reason, remedy }) => ({
         check: `listener ${address}:${port}`,

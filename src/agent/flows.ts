@@ -5,6 +5,8 @@ import type { FlowSpans } from '../../proxy/flow/spans.ts'
 import type { Caller, Flow } from '../../proxy/flow/flow.ts'
 import { flowRules } from '../../proxy/decide/flow-rules.ts'
 import { INBOUND_LIMITS } from '../../proxy/inbound/inbound.ts'
+import { Gateway } from '../../proxy/gateway/gateway.ts'
+import type { GatewayPort, GatewayTarget } from '../../proxy/gateway/rules.ts'
 import { CallerFinder } from '../../proxy/intercept/caller.ts'
 import { HostInterceptor } from '../../proxy/intercept/host.ts'
 import { whyNoIPv6 } from '../../proxy/intercept/host-ipv6.ts'
@@ -20,6 +22,8 @@ import { createBalancer } from '../../proxy/policies/index.ts'
 import { Outliers } from '../../proxy/decide/outliers.ts'
 import { PenaltyList } from '../../proxy/decide/penalty-list.ts'
 import { KeyedSemaphore } from '../core/kit/keyed-semaphore.ts'
+import { hostPort } from '../config/host-port.ts'
+import type { GatewayPortConfig } from '../config/schema.ts'
 import { isMeshError } from '../core/errors.ts'
 import { join } from 'node:path'
 import { KeptFile } from '../core/kit/kept-file.ts'
@@ -130,6 +134,52 @@ function outboundParts(
     limits: { ...OUTBOUND_LIMITS, maxFlows: config.maxFlows },
     log,
     metrics,
+  }
+}
+
+/** The ports that lead callers from outside to services. A successor opens them late, when it can serve. */
+export interface GatewayPorts {
+  /** Absent until it is open. */
+  readonly gateway: Gateway | undefined
+  readonly open: () => Promise<void>
+  readonly close: () => Promise<void>
+}
+
+export function prepareGateway(
+  { life, config, predecessor }: AgentContext,
+  { vips, loopback }: NodeIdentity,
+  { interests }: TableSync,
+  { intercept }: Flows,
+): GatewayPorts {
+  const { ports, ...limits } = config.gateway
+  const needs = { ...intercept, interests, zones: config.zones, ranges: [vips, loopback] }
+  let gateway: Gateway | undefined
+  return {
+    get gateway() {
+      return gateway
+    },
+    open: async () => {
+      const isBeside = predecessor !== undefined
+      gateway = life.use(await Gateway.start({ ...limits, ports: ports.map(gatewayPortOf), isBeside }, needs))
+    },
+    close: async () => gateway?.close(),
+  }
+}
+
+function gatewayPortOf({ listen, protocol = 'tcp', to, hosts = {}, ...rest }: GatewayPortConfig): GatewayPort {
+  const { certificates = [], alpn = [], proxyProtocol = false } = rest
+  const targetOf = (text: string): GatewayTarget => {
+    const { host: name, port } = hostPort(text)
+    return { name, port }
+  }
+  return {
+    listen: hostPort(listen),
+    protocol,
+    ...(to === undefined ? {} : { to: targetOf(to) }),
+    hosts: Object.fromEntries(Object.entries(hosts).map(([host, target]) => [host, targetOf(target)])),
+    certificates,
+    alpn,
+    proxyProtocol,
   }
 }
 

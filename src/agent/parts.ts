@@ -3,7 +3,7 @@ import type { Resolver } from '../../resolver/server.ts'
 import type { Uplink } from '../orchestrator/worker/uplink.ts'
 import type { AgentContext } from './context.ts'
 import type { Connectivity } from './connectivity.ts'
-import type { Flows, ProxyListeners, VipInterceptor } from './flows.ts'
+import type { Flows, GatewayPorts, ProxyListeners, VipInterceptor } from './flows.ts'
 import type { Instances } from './instances.ts'
 import type { KeptVips } from './kept-vips.ts'
 import type { NodeIdentity } from './node-identity.ts'
@@ -18,6 +18,7 @@ export interface AgentParts {
   readonly connectivity: Connectivity
   readonly flows: Flows
   readonly proxies: ProxyListeners
+  readonly ingress: GatewayPorts
   readonly instances: Instances
   readonly interceptor: VipInterceptor
   readonly keptVips: KeptVips

@@ -10,7 +10,7 @@ import type { LocalRoute, LocalUpgrade } from './local-api.ts'
 import type { NodeId } from '../core/model/ids.ts'
 import { RULED_PATHS } from '../core/model/path-rule.ts'
 import { cipherName, cipherPreference } from '../core/identity/ciphers.ts'
-import type { FlowReport, PeerReport, StatusReport } from '../client/reports.ts'
+import type { FlowReport, GatewayReport, PeerReport, StatusReport } from '../client/reports.ts'
 import { checksOf, fastPathText } from './checks.ts'
 import type { Shutdown } from './shutdown.ts'
 import { netcheck } from './netcheck.ts'
@@ -42,6 +42,7 @@ export function agentRoutes(agent: AgentParts, { environment, respawn }: RouteOp
     '/resolve': (query) => resolveOf(query.get('name') ?? '', agent),
     '/trace': (query) => traceOf(query.get('target') ?? '', agent),
     '/check': () => checksOf(agent),
+    '/gateway': (): GatewayReport[] => agent.ingress.gateway?.routes() ?? [],
     '/relays': () => agent.connectivity.relays.relays.measureAll(RELAYS_MS),
     '/netcheck': () => netcheck(agent, environment),
     '/proxy-environment': () => agent.proxies.access.environment('node', agent.proxies.ports),
@@ -108,8 +109,14 @@ export function statusOf(agent: AgentParts): StatusReport {
     flowsOpen: flows.ledger.size,
     sessions: [...peers.all()].length,
     listeners: interceptor.size,
+    ...gatewayPortsOf(agent),
     cipher: cipherPreference(),
   }
+}
+
+function gatewayPortsOf({ ingress }: AgentParts): Pick<StatusReport, 'gateway'> {
+  const ports = new Set(ingress.gateway?.routes().map(({ protocol, listen }) => `${protocol}://${listen}`))
+  return ports.size === 0 ? {} : { gateway: [...ports] }
 }
 
 function peerOf(session: Session, peers: TunnelPeers): PeerReport {

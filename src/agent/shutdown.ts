@@ -169,7 +169,7 @@ export class Shutdown implements HandOverSteps {
 
   /** What waits in an accept queue is accepted before its listener closes. The link closes too: one agent may have it. */
   async #stopListening(): Promise<void> {
-    const { identity, connectivity, proxies, interceptor, uplink, prober, resolver, fastPath } = this.#parts
+    const { identity, connectivity, proxies, ingress, interceptor, uplink, prober, resolver, fastPath } = this.#parts
     const { endpoint, relays } = connectivity
     await fastPath?.rest()
     if (this.#isHandedOver) await endpoint.portMapping?.handOver()
@@ -177,6 +177,7 @@ export class Shutdown implements HandOverSteps {
     await Promise.all([
       resolver[Symbol.asyncDispose](),
       proxies.close(),
+      ingress.close(),
       isHost && this.#isHandedOver ? interceptor.handOver() : interceptor.close(),
       endpoint.close(),
       relays.relays[Symbol.asyncDispose](),

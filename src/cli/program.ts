@@ -14,6 +14,7 @@ import { drainCommand } from './drain.ts'
 import { execCommand } from './exec.ts'
 import { explainCommand } from './explain.ts'
 import { flowsCommand } from './flows.ts'
+import { gatewayCommand } from './gateway.ts'
 import { getCommand } from './get.ts'
 import { labCommand } from './lab.ts'
 import { logsCommand } from './logs.ts'
@@ -98,6 +99,7 @@ const COMMANDS = [
   traceCommand,
   peersCommand,
   flowsCommand,
+  gatewayCommand,
   logsCommand,
   eventsCommand,
   explainCommand,

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { hostname } from 'node:os'
 import type { Command } from 'commander'
+import { gatewayPorts } from '../config/gateway.ts'
 import type { Config, PartialConfig } from '../config/schema.ts'
 import { MeshError } from '../core/errors.ts'
 import type { Context } from './context.ts'
@@ -29,6 +30,7 @@ export interface RunOptions {
   resolverPort?: string
   socksPort?: string
   httpPort?: string
+  gateway?: string[]
   memoryMb?: string
   vcpus?: string
   area?: string
@@ -77,6 +79,10 @@ export function agentOptions(command: Command): Command {
     .option('--resolver-port <port>', 'port of the name server (53 if permitted, otherwise 5353)')
     .option('--socks-port <port>', 'port of the SOCKS5 proxy on 127.0.0.1 (any free one)')
     .option('--http-port <port>', 'port of the HTTP proxy on 127.0.0.1 (any free one)')
+    .option(
+      '--gateway <port=target...>',
+      'lead callers from outside to a service: tcp://0.0.0.0:5432=NAME:PORT, udp://…, tls://0.0.0.0:443/shop.example.com=NAME:PORT (passed through), http://… (docs/gateway.md)',
+    )
     .option('--memory-mb <n>', 'memory offered to the scheduler (all of the machine)')
     .option('--vcpus <n>', 'processors offered to the scheduler (all of the machine)')
     .option('--area <area>', 'area of the node, for latency constraints')
@@ -108,6 +114,9 @@ export function agentLayer(options: RunOptions): NonNullable<PartialConfig['agen
       memoryMb: number(options.memoryMb),
       vcpus: number(options.vcpus),
     }),
+    ...(options.gateway === undefined
+      ? {}
+      : { gateway: { ports: gatewayPorts(options.gateway) } as Config['agent']['gateway'] }),
     ...(options.location === undefined ? {} : { location: { lat: lat ?? Number.NaN, lon: lon ?? Number.NaN } }),
     ...(options.label === undefined ? {} : { labels: Object.fromEntries(options.label.map(labelOf)) }),
     ...(Object.keys(resolver).length === 0 ? {} : { resolver: resolver as Config['agent']['resolver'] }),

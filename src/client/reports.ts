@@ -41,8 +41,27 @@ export interface StatusReport {
   flowsOpen: number
   sessions: number
   listeners: number
+  /** The ports that lead callers from outside to services; absent: there are none. */
+  gateway?: string[]
   /** Which cipher this node offers first to others, and why. */
   cipher: string
+}
+
+/** One host name at one port of a node's gateway. */
+export interface GatewayReport {
+  listen: string
+  protocol: 'tcp' | 'udp' | 'tls' | 'http'
+  /** Absent: for every host name without an entry of its own. */
+  host?: string
+  /** `NAME:PORT`. */
+  target: string
+  /** TLS ends at the gateway. */
+  isTerminated: boolean
+  /** Open now, at the port. */
+  connections: number
+  /** Absent: nothing is wrong. */
+  problem?: string
+  remedy?: string
 }
 
 /** An agent that has handed over. */

@@ -54,6 +54,7 @@ export function defaults(hostName: string): Config {
       resolver: { port: 0, upstreams: [], ttlSeconds: 5, negativeTtlSeconds: 2 },
       socksPort: 0,
       httpPort: 0,
+      gateway: { ports: [], connections: 10_000, connectionsPerClient: 512 },
       maxFlows: 50_000,
       udpIdleSeconds: 60,
       tracing: { endpoint: 'off', ratio: 0.01, headers: {} },

@@ -2,6 +2,7 @@ import { Compile } from 'typebox/compile'
 import { Settings } from 'typebox/system'
 import { MeshError } from '../core/errors.ts'
 import { nearest } from '../core/kit/suggest.ts'
+import { gatewayFaults } from './gateway.ts'
 import { Config, type PartialConfig } from './schema.ts'
 import { wordsFor } from './shapes.ts'
 
@@ -25,7 +26,10 @@ export function resolveConfig(base: Config, ...layers: readonly PartialConfig[])
       return [`${at}: ${inWords(fault.message)}`]
     })
   if (faults.length > 0) throw new MeshError('CONFIG_INVALID', { faults: [...new Set(faults)] })
-  return merged as Config
+  const config = merged as Config
+  const further = gatewayFaults(config.agent)
+  if (further.length > 0) throw new MeshError('CONFIG_INVALID', { faults: further })
+  return config
 }
 
 function unknownKey(key: string, section: string, keys: readonly string[]): string {

@@ -88,6 +88,50 @@ const RelayConfig = Type.Object(
   closed,
 )
 
+const GatewayTarget = (description: string) => text(description, { pattern: SHAPES.target[0], maxLength: 260 })
+
+/** One port of this machine that leads strangers into the mesh. */
+const GatewayPortConfig = Type.Object(
+  {
+    listen: text('the address and port', { pattern: SHAPES.listenAddress[0] }),
+    protocol: Type.Optional(
+      Type.Enum(['tcp', 'udp', 'tls', 'http'], {
+        description:
+          '`tls`: by the host name that the client asks for; `http`: by the Host of the first request; `tcp` (default) and `udp`: all to one service',
+      }),
+    ),
+    to: Type.Optional(GatewayTarget('`NAME:PORT`: where everything goes that has no entry in `hosts`')),
+    hosts: Type.Optional(
+      Type.Record(Type.String({ pattern: SHAPES.publicName[0] }), GatewayTarget('`NAME:PORT`'), {
+        ...closed,
+        description: '`NAME:PORT` by host name; `*.example.com` is every name below',
+      }),
+    ),
+    certificates: Type.Optional(
+      Type.Array(
+        Type.Object(
+          {
+            certificate: text('a file in PEM, with its chain', { pattern: SHAPES.file[0] }),
+            key: text('the file of its key', { pattern: SHAPES.file[0] }),
+          },
+          closed,
+        ),
+        { maxItems: 64, description: 'TLS ends here, with these; without any it is passed through' },
+      ),
+    ),
+    alpn: Type.Optional(
+      Type.Array(text('a protocol', { pattern: SHAPES.protocolName[0] }), {
+        maxItems: 8,
+        description: 'where TLS ends here: the protocols that the services speak, for example `[h2, http/1.1]`',
+      }),
+    ),
+    proxyProtocol: Type.Optional(
+      Type.Boolean({ description: 'tell the service the address of the client, by the PROXY protocol, version 2' }),
+    ),
+  },
+  closed,
+)
+
 const AgentConfig = Type.Object(
   {
     name: Name('the name of the node'),
@@ -198,6 +242,24 @@ const AgentConfig = Type.Object(
     ),
     socksPort: Port('SOCKS5 proxy on 127.0.0.1; 0: any free port, kept across restarts (`hedgerow status` prints it)'),
     httpPort: Port('HTTP proxy on 127.0.0.1; 0: any free port, kept across restarts'),
+    gateway: Type.Object(
+      {
+        ports: Type.Array(GatewayPortConfig, {
+          maxItems: 1_024,
+          description:
+            'ports of this machine that lead callers from outside to services of the mesh (docs/gateway.md): each has `listen`, `protocol`, `to`, `hosts`, `certificates`, `alpn` and `proxyProtocol`',
+        }),
+        connections: Type.Integer({
+          minimum: 1,
+          description: 'connections and UDP flows of all callers from outside; more are refused',
+        }),
+        connectionsPerClient: Type.Integer({
+          minimum: 1,
+          description: 'of those, of one address (one /64 of IPv6)',
+        }),
+      },
+      closed,
+    ),
     maxFlows: Type.Integer({ minimum: 1, description: 'open flows; more are refused' }),
     udpIdleSeconds: Type.Number({
       minimum: 1,
@@ -294,6 +356,7 @@ export type ClusterConfig = Static<typeof ClusterConfig>
 export type RelayConfig = Static<typeof RelayConfig>
 export type RelayLimitsConfig = Static<typeof RelayLimitsConfig>
 export type AgentConfig = Static<typeof AgentConfig>
+export type GatewayPortConfig = Static<typeof GatewayPortConfig>
 
 /** A part of the configuration, from a file or from flags. */
 export type PartialConfig = {

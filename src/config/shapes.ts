@@ -3,6 +3,20 @@ import { PATH_RULE } from '../core/model/path-rule.ts'
 /** The shape of a text, and what it asks for in words. */
 export const SHAPES = {
   hostPort: ['^(\\[[0-9a-fA-F:]+\\]|[^:\\s]+):\\d{1,5}$', 'host:port, for example 127.0.0.1:7470 or [::1]:7470'],
+  listenAddress: [
+    '^(\\[[0-9a-fA-F:]{2,45}\\]|[0-9]{1,3}(\\.[0-9]{1,3}){3}):[1-9]\\d{0,4}$',
+    'an address and a port, for example 0.0.0.0:443 or [::]:443',
+  ],
+  target: [
+    '^[A-Za-z0-9-]+(\\.[A-Za-z0-9-]+)+:[1-9]\\d{0,4}$',
+    'a semantic name and a port, for example shop.acme.web.prod.any.closest.local:8080',
+  ],
+  publicName: [
+    '^(\\*\\.)?[a-z0-9_-]{1,63}(\\.[a-z0-9_-]{1,63})*$',
+    'a host name in lower case, for example shop.example.com or *.example.com',
+  ],
+  file: ['^/[^\\0]{1,4000}$', 'an absolute path of a file'],
+  protocolName: ['^[\\x21-\\x7e]{1,32}$', 'a protocol name of ALPN, for example h2 or http/1.1'],
   url: ['^https://', 'a URL that begins with https://'],
   collector: [
     '^(off|https?://[^\\s/]+.*)$',

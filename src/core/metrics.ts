@@ -256,6 +256,11 @@ function namingMetrics(make: Maker) {
     listeners: make.gauge('intercept_listeners_open', 'Addresses and ports on which flows are accepted, by mode.', [
       'mode',
     ]),
+    gatewayConnections: make.counter(
+      'gateway_connections_total',
+      'Connections and UDP flows of strangers at the ports of the gateway, by outcome (`limited`: their address, or all together, had too many).',
+      ['outcome'],
+    ),
   }
 }
 

@@ -1,10 +1,12 @@
+import { execFile } from 'node:child_process'
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
+import { promisify } from 'node:util'
 import t, { type Test } from 'tap'
 import { parse } from 'yaml'
-import type { FlowReport, ResolveReport, StatusReport, TraceReport } from '../../src/client/reports.ts'
+import type { FlowReport, GatewayReport, ResolveReport, StatusReport, TraceReport } from '../../src/client/reports.ts'
 import type { Program } from '../../src/lab/program.ts'
-import { freeBase } from '../../src/lab/system-tools.ts'
+import { freeBase, freePort } from '../../src/lab/system-tools.ts'
 import { program, sla } from '../walks/mesh.ts'
 import { eventually, FIRST_PORT, Machines } from './program.ts'
 
@@ -26,6 +28,7 @@ t.setTimeout(150_000)
 const machines = await Machines.make()
 t.teardown(() => machines[Symbol.asyncDispose]())
 const base = await freeBase(FIRST_PORT)
+const publicPort = await freePort()
 const UP = [
   'up',
   '--name',
@@ -41,6 +44,8 @@ const UP = [
   // its own: another test's agent must not take the prefix while this one is down
   '--prefix',
   '127.224.0.0/12',
+  '--gateway',
+  `http://127.0.0.1:${publicPort}/cart.example.com=${NAME}:8080`,
 ]
 const up = await machines.start('m0', ...UP)
 let mesh: Program = up.program
@@ -410,6 +415,25 @@ t.test('flows and peers list what the agent carries and whom it knows', async (t
     await machines.json('m0', 'peers'),
     [{ node: 'edge/n1', path: 'direct' }],
     'the other node is dialled directly',
+  )
+})
+
+t.test('a client outside the mesh reaches a service by its host name, through the gateway', async (t) => {
+  const get = (host: string) =>
+    promisify(execFile)('curl', ['-sS', '-H', `Host: ${host}`, `http://127.0.0.1:${publicPort}/`]).then(
+      ({ stdout }) => stdout,
+    )
+  t.match(await get('cart.example.com'), new RegExp(`^${CART}\\.\\d \\d+$`))
+  t.match(await get('other.example.com'), /no service has the host name/)
+  const at = { listen: `127.0.0.1:${publicPort}`, host: 'cart.example.com', target: `${NAME}:8080` }
+  const [route, ...others] = await machines.json<GatewayReport[]>('m0', 'gateway')
+  t.match({ route, others }, { route: { ...at, problem: undefined }, others: [] })
+  t.match(await machines.run('m0', 'gateway'), { code: 0, stdout: /^LISTEN +PROTOCOL +HOST[^]*cart\.example\.com/ })
+  t.match(await machines.json('m0', 'status'), { agent: { gateway: [`http://127.0.0.1:${publicPort}`] } })
+  const flows = await machines.json<FlowReport[]>('m0', 'flows', '--recent')
+  t.match(
+    flows.find(({ caller }) => caller.includes(' by ')),
+    { caller: '127.0.0.1 by edge/n0', name: `${NAME}:8080` },
   )
 })
 
