@@ -84,8 +84,10 @@ export class RequestPeek implements Handshake {
 }
 
 /** One reason for all names, since strangers choose them. */
+export const NO_ROUTE = 'no service has the host name that the client asks for'
+
 function noRoute(name: string | undefined): string {
-  return name === undefined ? 'the client names no host' : 'no service has the host name that the client asks for'
+  return name === undefined ? 'the client names no host' : NO_ROUTE
 }
 
 function connect({ name, port }: GatewayTarget, bytes: Buffer) {

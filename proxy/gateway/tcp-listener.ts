@@ -16,7 +16,7 @@ import { targetOf } from '../intercept/target-of.ts'
 import { resetSocket } from '../socket/reset.ts'
 import type { Certificates } from './certificates.ts'
 import type { GatewayParts } from './parts.ts'
-import { HelloPeek, RequestPeek } from './peek.ts'
+import { HelloPeek, NO_ROUTE, RequestPeek } from './peek.ts'
 import { type GatewayPort, type GatewayTarget, routeTo } from './rules.ts'
 
 /*
@@ -87,7 +87,12 @@ export class TcpListener {
         handshakeTimeout: SPEAK_MS,
         minVersion: 'TLSv1.2',
         ...(this.#port.alpn.length === 0 ? {} : { ALPNProtocols: [...this.#port.alpn] }),
-        SNICallback: (name, done) => done(null, certificates.contextFor(name.toLowerCase())),
+        SNICallback: (name, done) => {
+          const host = name.toLowerCase()
+          if (routeTo(this.#port, host) !== undefined) return done(null, certificates.contextFor(host))
+          this.#parts.refusals.add(NO_ROUTE)
+          done(new Error(NO_ROUTE))
+        },
       },
       (socket) => this.#tookTls(socket),
     )
@@ -144,7 +149,7 @@ export class TcpListener {
     const name = typeof servername === 'string' ? servername.toLowerCase() : undefined
     const target = routeTo(this.#port, name)
     if (target !== undefined) return this.#begin(socket, { target, name })
-    this.#parts.refusals.add('no service has the host name that the client asks for')
+    this.#parts.refusals.add('the client names no host')
     socket.destroy()
   }
 

@@ -196,7 +196,13 @@ export class Instances implements LocalInstances {
     return {
       ...needs,
       runtimes: [
-        new ProcessRuntime({ node: self, inherited: this.#environment, clock, separation: this.separation }),
+        new ProcessRuntime({
+          node: self,
+          inherited: this.#environment,
+          clock,
+          separation: this.separation,
+          hostPorts: config.containers.hostPorts,
+        }),
         new ExternalRuntime(),
         ...(this.containers.runtime === undefined ? [] : [this.containers.runtime]),
       ],

@@ -94,6 +94,7 @@ const WIDE: Record<string, readonly Column[]> = {
     ['cluster', (row) => row['cluster']],
     ['generation', (row) => row['generation']],
     ['epoch', (row) => row['epoch']],
+    ['host ports', (row) => (Array.isArray(row['hostPorts']) ? row['hostPorts'].join(' ') : undefined)],
   ],
   runs: [],
   nodes: [

@@ -1,4 +1,4 @@
-/* Written by .config/docs/api-types.ts from the document of the API. 137b8ea46902fd7dc8fe02e64d741db97f474977f55a88e7cf881765b762d759 */
+/* Written by .config/docs/api-types.ts from the document of the API. 539669b2c8a0b83a515b4f0af94e85ae2fb981411df7c86bb619973d2b0214ec */
 
 export interface paths {
   '/v1/apps': {
@@ -612,6 +612,8 @@ export interface components {
       also?: string[]
       /** @description Lost nodes that may still run it. */
       mayAlsoRunOn?: string[]
+      /** @description Ports of its node on which it is reached from outside the mesh: `8080/tcp`. */
+      hostPorts?: string[]
       successor?: {
         generation: number
         epoch?: number

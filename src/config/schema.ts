@@ -190,7 +190,7 @@ const AgentConfig = Type.Object(
           pattern: SHAPES.subnet[0],
         }),
         hostPorts: text(
-          'the ports of this machine that documents may ask for (`host_port`), `first-last`; `off`: none',
+          'the ports of this machine that documents may ask for (`host_port`), for containers and programs, `first-last`; `off`: none',
           { pattern: SHAPES.hostPorts[0] },
         ),
         hostPaths: Type.Array(text('a folder', { pattern: SHAPES.folder[0] }), {

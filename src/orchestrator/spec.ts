@@ -22,7 +22,7 @@ export interface PortSpec {
   name?: string
   /** Every connection begins with a PROXY protocol header; TCP only. */
   proxyProtocol?: 'v2'
-  /** A container is reached on this port of its node, too, by whoever reaches the node. */
+  /** The instance is reached on this port of its node, too, by whoever reaches the node. */
   hostPort?: number
 }
 

@@ -115,13 +115,19 @@ test('a node without room is refused with what it lacks, and one with just enoug
       why: 'a fixed port that is taken',
       spec: { port: '80:8080', fixed_port: true },
       says: { portsTaken: ['tcp/8080'] },
-      reason: 'fixed port taken',
+      reason: 'fixed_port tcp/8080 taken',
     },
     {
       why: 'a host_port that is taken, whatever listens there',
       spec: { runtime: 'docker', code: 'web:1', ports: [{ port: 80, host_port: 8080 }, 8080] },
       says: { facts: factsOf({ runtimes: ['docker'] }), portsTaken: ['tcp/8080'] },
-      reason: 'fixed port taken',
+      reason: 'host_port tcp/8080 taken',
+    },
+    {
+      why: 'a host_port of a program that is taken',
+      spec: { ports: [{ port: 80, host_port: 8080 }] },
+      says: { portsTaken: ['tcp/8080'] },
+      reason: 'host_port tcp/8080 taken',
     },
     {
       why: 'a port in a container takes none of the node',

@@ -165,6 +165,28 @@ test('processes: a fixed port that is taken is told', async (t) => {
   server.close()
 })
 
+test('processes: a port of the node is the program’s own, on all addresses, and taken is told', async (t) => {
+  using dir = folder()
+  const server = createServer().listen(0, '0.0.0.0')
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  const assignment = assignmentOf({ cmd: ['sh', '-c', 'echo $HOST:$PORT'], ports: [{ port: 80, host_port: port }] })
+  const runtime = new ProcessRuntime({ node: 'edge/n1', hostPorts: '1024-65535' })
+  t.equal(runtime.refuses(assignment.spec), undefined)
+  t.match(new ProcessRuntime({ node: 'edge/n1' }).refuses(assignment.spec), /host_port \d+ is not allowed on this node/)
+  const file = join(dir.path, 'out')
+  await t.rejects(runtime.launch(launchOf(assignment, file)), {
+    code: 'RUNTIME_FAILED',
+    details: { reason: `host_port ${port}/tcp is taken on this node` },
+  })
+  server.close()
+  await once(server, 'close')
+  const running = await runtime.launch(launchOf(assignment, file))
+  t.same(running.endpoints, { 'tcp/80': { host: '127.0.0.1', port } })
+  await running.ended
+  t.match(readFileSync(file, 'utf8'), `0.0.0.0:${port}`)
+})
+
 test('processes: what a program is told', async (t) => {
   const { instance, spec, ordinal } = assignmentOf(
     { port: '80;53/udp', environment: ['PORT=1', 'MODE=x=y', 'HEDGEROW_NODE=me', 'ALL_PROXY=mine'] },

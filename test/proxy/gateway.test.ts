@@ -243,6 +243,13 @@ t.test('TLS ends at the gateway, with certificates that are read again', { skip:
 
   await using here = await node()
   const hosts = { 'cart.test': TARGET, '*.wild.test': TARGET }
+  await using strict = await published(here.parts, { protocol: 'tls', hosts, certificates: [cart] })
+  t.match(
+    await curl('-k', '--connect-to', `::127.0.0.1:${strict.at}`, 'https://other.test/'),
+    { out: '', code: 35 },
+    'a name of nobody',
+  )
+  await until(() => strict.size === 0)
   await using gateway = await published(here.parts, {
     protocol: 'tls',
     hosts,

@@ -151,8 +151,17 @@ export function instanceRow(
     generation: servingGeneration ?? record.generation,
     retryAt: retryOf(record),
     node: node?.id,
+    ...hostPortsOf(service),
     ...(mayAlsoRunOn === undefined ? {} : { mayAlsoRunOn }),
   }
+}
+
+/** Those of its node on which it is reached from outside the mesh. */
+function hostPortsOf(service: ServiceRecord | undefined): { hostPorts?: string[] } {
+  const ports = service?.spec.ports.flatMap(({ hostPort, protocol }) =>
+    hostPort === undefined ? [] : `${hostPort}/${protocol}`,
+  )
+  return ports === undefined || ports.length === 0 ? {} : { hostPorts: ports }
 }
 
 /** What is to be said of an instance that runs. */

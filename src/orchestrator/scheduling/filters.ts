@@ -1,6 +1,6 @@
 import { fulfils, printLabelRule, type LabelRule } from '../../core/model/label-rule.ts'
 import type { Constraint } from '../spec.ts'
-import { portsOfNode, type Candidate } from './candidate.ts'
+import { keyOfPorts, portsOfNode, type Candidate } from './candidate.ts'
 import { demandOf, shortage, type Dimension } from './capacity.ts'
 import { tooFar } from './nearness.ts'
 import type { PlacementRequest } from './placement-request.ts'
@@ -57,8 +57,10 @@ export const capacity: Filter = ({ spec }, { largestFree, total }) => {
   return ((total[short] ?? 0) === 0 ? ABSENT[short] : undefined) ?? SHORTAGES[short]
 }
 
-export const fixedPort: Filter = ({ spec }, { portsTaken }) =>
-  portsOfNode(spec).some((port) => portsTaken.includes(port)) ? 'fixed port taken' : undefined
+export const fixedPort: Filter = ({ spec }, { portsTaken }) => {
+  const port = portsOfNode(spec).find((wanted) => portsTaken.includes(wanted))
+  return port === undefined ? undefined : `${keyOfPorts(spec)} ${port} taken`
+}
 
 /** What must hold by itself; of several such constraints all must. */
 export const constraints: Filter = (request, candidate) => {

@@ -87,7 +87,7 @@ export const KEYS: Readonly<Record<Level, readonly Key[]>> = {
     ours(
       'host_port',
       port,
-      '`docker`: a port of the node on which the container is reached as well, by whoever reaches the node, whatever `allow` says. A node has room for one such instance; it may refuse the port (`agent.containers.hostPorts`). Default: none.',
+      'A port of the node on which the instance is reached as well, by whoever reaches the node, whatever `allow` says. A program is given it in PORT, and 0.0.0.0 in HOST. A node has room for one such instance; it may refuse the port (`agent.containers.hostPorts`). Default: none.',
     ),
   ],
   file: [

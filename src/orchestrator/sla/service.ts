@@ -260,13 +260,21 @@ function openFilesOf(fields: Fields): Pick<ServiceSpec, 'openFiles'> {
   return openFiles === undefined ? {} : { openFiles }
 }
 
-/** Programs of a node listen there by themselves, with `fixed_port`. */
+/** A program that insists on its ports listens on those alone. */
 function withHostPorts(
   fields: Fields,
   runtime: string,
   { ports, findings }: { ports: PortSpec[]; findings: Findings },
 ): PortSpec[] {
   if (runtime === 'docker' || ports.every(({ hostPort }) => hostPort === undefined)) return ports
+  if (runtime === 'process') {
+    for (const { hostPort = 0, target, protocol } of fields.flag('fixed_port') ? ports : []) {
+      if (hostPort === 0 || hostPort === target) continue
+      const what = `host_port ${hostPort} is not ${target}/${protocol}, on which a program with fixed_port listens`
+      findings.fault(fields.at('ports'), what, 'remove fixed_port: the program is told its port in PORT')
+    }
+    return ports
+  }
   findings.warn(fields.at('ports'), `host_port has no effect in the runtime ${runtime}`)
   for (const port of ports) delete port.hostPort
   return ports

@@ -50,8 +50,8 @@ export class PortPool {
 }
 
 /** Whether a program could listen there now. */
-export function isFree(protocol: Protocol, port: number): Promise<boolean> {
-  const where = { host: '127.0.0.1', port, exclusive: true }
+export function isFree(protocol: Protocol, port: number, host = '127.0.0.1'): Promise<boolean> {
+  const where = { host, port, exclusive: true }
   return new Promise((resolve) => {
     if (protocol === 'tcp') {
       const server = createServer()

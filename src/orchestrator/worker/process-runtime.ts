@@ -8,6 +8,7 @@ import type { ServiceSpec } from '../spec.ts'
 import { bootId, descendants, endGroup, isAlive, isInUse, signalGroup } from './process-group.ts'
 import { execBeside, type Circumstances } from './exec-process.ts'
 import { limitsOf, unheldText, withMemory } from './limits.ts'
+import { refusalOfPorts } from './host-ports.ts'
 import { filesOf, secretsOfFolder } from './instance-files.ts'
 import { namedInTmp } from './own-mounts.ts'
 import { isFree, PortPool } from './ports.ts'
@@ -35,6 +36,8 @@ export interface ProcessOptions {
   clock?: Clock
   /** What runs have to themselves; by default nothing. */
   separation?: Separation
+  /** The ports of this machine that documents may ask for, `first-last`, or `off`. */
+  hostPorts?: string
 }
 
 /** Controllers that hold a program to its document. */
@@ -57,6 +60,7 @@ export class ProcessRuntime implements Runtime {
   readonly #ports: PortPool
   readonly #clock: Clock
   readonly #separation: Separation
+  readonly #hostPorts: string
 
   constructor({
     node,
@@ -64,12 +68,18 @@ export class ProcessRuntime implements Runtime {
     ports = new PortPool(),
     clock = systemClock,
     separation = Separation.none('not asked for'),
+    hostPorts = 'off',
   }: ProcessOptions) {
+    this.#hostPorts = hostPorts
     this.#node = node
     this.#inherited = inherited
     this.#ports = ports
     this.#clock = clock
     this.#separation = separation
+  }
+
+  refuses({ ports }: ServiceSpec): string | undefined {
+    return refusalOfPorts(ports, this.#hostPorts)
   }
 
   async launch(launch: Launch): Promise<Running> {
@@ -110,7 +120,8 @@ export class ProcessRuntime implements Runtime {
     }
     for (const port of launch.assignment.spec.ports) {
       const endpoint = launch.endpoints[endpointKey(port)]
-      if (endpoint !== undefined && !launch.assignment.spec.fixedPorts) this.#ports.keep(port.protocol, endpoint.port)
+      const isGiven = !launch.assignment.spec.fixedPorts && port.hostPort === undefined
+      if (endpoint !== undefined && isGiven) this.#ports.keep(port.protocol, endpoint.port)
     }
     launch.onTrace(trace)
     const watching = new AbortController()
@@ -139,16 +150,21 @@ export class ProcessRuntime implements Runtime {
   /** A free port for each, the last one if it is still free; or the program's own, when it insists on them. */
   async #endpoints({ assignment: { spec }, endpoints }: Launch): Promise<Endpoints> {
     const found: Record<string, Endpoint> = {}
-    for (const { port, protocol, target } of spec.ports) {
+    for (const { port, protocol, target, hostPort } of spec.ports) {
       const key = endpointKey({ port, protocol })
-      if (spec.fixedPorts) this.#checkMayBind(protocol, target)
-      if (!spec.fixedPorts) {
+      const own = hostPort ?? (spec.fixedPorts ? target : undefined)
+      if (own !== undefined) this.#checkMayBind(protocol, own)
+      if (own === undefined) {
         // tcp 53 and udp 53 are one number for the program, too, where it is to be had
         const beside = found[endpointKey({ port, protocol: protocol === 'tcp' ? 'udp' : 'tcp' })]
         const preferred = endpoints[key]?.port ?? beside?.port
         found[key] = { host: '127.0.0.1', port: await this.#ports.take(protocol, preferred) }
-      } else if (await isFree(protocol, target)) found[key] = { host: '127.0.0.1', port: target }
-      else throw new MeshError('RUNTIME_FAILED', { reason: `${protocol} port ${target} is taken on this node` })
+      } else if (await isFree(protocol, own, hostPort === undefined ? '127.0.0.1' : '0.0.0.0')) {
+        found[key] = { host: '127.0.0.1', port: own }
+      } else {
+        const what = hostPort === undefined ? `${protocol} port ${own}` : `host_port ${own}/${protocol}`
+        throw new MeshError('RUNTIME_FAILED', { reason: `${what} is taken on this node` })
+      }
     }
     return found
   }
@@ -157,7 +173,7 @@ export class ProcessRuntime implements Runtime {
   #checkMayBind(protocol: string, port: number): void {
     if (this.#separation.users === undefined || port >= firstUnprivilegedPort()) return
     throw new MeshError('RUNTIME_FAILED', {
-      reason: `the instance's own user may not listen on ${protocol} port ${port} (leave out fixed_port and listen on PORT, or permit it on this node: sysctl net.ipv4.ip_unprivileged_port_start=${port}, or agent.instanceUsers: agent)`,
+      reason: `the instance's own user may not listen on ${protocol} port ${port} (leave out fixed_port and host_port and listen on PORT, or permit it on this node: sysctl net.ipv4.ip_unprivileged_port_start=${port}, or agent.instanceUsers: agent)`,
     })
   }
 

@@ -40,7 +40,8 @@ export function environmentOf(facts: Facts): Record<string, string> {
   const own = spec.environment.map((entry) => [entry.slice(0, entry.indexOf('=')), entry.slice(entry.indexOf('=') + 1)])
   const first = spec.ports.find(({ protocol }) => protocol === 'tcp') ?? spec.ports[0]
   const listen = first === undefined ? undefined : endpoints[endpointKey(first)]
-  const where = listen === undefined ? {} : { PORT: String(listen.port), HOST: listen.host }
+  const isPublic = spec.ports.some(({ hostPort }) => hostPort !== undefined)
+  const where = listen === undefined ? {} : { PORT: String(listen.port), HOST: isPublic ? '0.0.0.0' : listen.host }
   return {
     PATH: USUAL_PATH,
     ...(Object.fromEntries(kept) as Record<string, string>),

@@ -109,6 +109,9 @@ export const Instance = Type.Object({
   gap: Type.Optional(Type.String({ description: 'Why it had to be stopped before its newer run could start.' })),
   also: Type.Optional(Type.Array(text, { description: 'Other nodes with a run of it.' })),
   mayAlsoRunOn: Type.Optional(Type.Array(text, { description: 'Lost nodes that may still run it.' })),
+  hostPorts: Type.Optional(
+    Type.Array(text, { description: 'Ports of its node on which it is reached from outside the mesh: `8080/tcp`.' }),
+  ),
   successor: Type.Optional(
     Type.Object({
       generation: count(),

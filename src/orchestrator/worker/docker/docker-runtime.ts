@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { close, readFileSync } from 'node:fs'
 import { explain, isMeshError, MeshError } from '../../../core/errors.ts'
+import { refusalOfPorts } from '../host-ports.ts'
 import type { Controls } from '../../../core/kit/cgroup-controls.ts'
 import { controlsAt } from '../../../core/kit/cgroup.ts'
 import { systemClock, type Clock } from '../../../core/kit/clock.ts'
@@ -157,9 +158,8 @@ export class DockerRuntime implements Runtime {
     const { privileged, egress, ports } = spec
     if (this.#engine === undefined) return `runtime docker is not offered here: ${this.#reason}`
     const { hostPorts, guard } = this.#options
-    const [refused] = refusedPorts(ports, hostPorts)
-    if (refused !== undefined)
-      return `host_port ${refused} is not allowed on this node (agent.containers.hostPorts is ${hostPorts})`
+    const refused = refusalOfPorts(ports, hostPorts)
+    if (refused !== undefined) return refused
     const { reason } = guard
     if (egress === 'none' && reason !== undefined) return `egress none cannot be kept on this node: ${reason}`
     const volume = refusedVolume(spec, this.#options.hostPaths)
@@ -393,14 +393,6 @@ export class DockerRuntime implements Runtime {
       log.warn('rules for containers cannot be set', { error })
     }
   }
-}
-
-/** Those that a node does not give. */
-export function refusedPorts(ports: ServiceSpec['ports'], allowed: string): number[] {
-  const [first = 1, last = 0] = allowed === 'off' ? [] : allowed.split('-').map(Number)
-  return ports.flatMap(({ hostPort }) =>
-    hostPort === undefined || (hostPort >= first && hostPort <= last) ? [] : [hostPort],
-  )
 }
 
 function guarded({ Labels = {}, NetworkSettings }: ListedContainer, network: string): GuardedContainer[] {
