@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process'
-import { readFile, writeFile } from 'node:fs/promises'
+import { readFile } from 'node:fs/promises'
 import { promisify } from 'node:util'
 import { MeshError } from '../../src/core/errors.ts'
 import { Lifetime } from '../../src/core/kit/lifetime.ts'
@@ -10,6 +10,7 @@ import type { Target } from '../../src/core/table/view.ts'
 import type { HeldVip } from './asked-vips.ts'
 import { NONLOCAL_BIND } from './host-ipv6.ts'
 import type { Identify, InterceptParts, Interceptor, Problem } from './interceptor.ts'
+import { MachineSettings, type KeptSettings, type SettingsBefore } from './machine-settings.ts'
 import { type Obstacle, type Prepared, VipListeners, type VipListenersOptions } from './vip-listeners.ts'
 
 /*
@@ -21,10 +22,7 @@ import { type Obstacle, type Prepared, VipListeners, type VipListenersOptions } 
  * stay bound meanwhile.
  */
 
-/**
- * Marks our routes (`ip route show table local proto 213`), so that only routes of ours are deleted: at the end, and at the
- * start those that a killed agent left.
- */
+/** Marks our routes (`ip route show table local proto 213`): only those are deleted, and those that a killed agent left are known. */
 const PROTO = '213'
 
 /** Connections that wait at a listener that closes move to the one beside it, so a hand-over loses none. */
@@ -38,19 +36,27 @@ export type Run = (program: string, argv: readonly string[]) => Promise<string>
 
 export interface HostOptions extends Omit<VipListenersOptions, 'mode'> {
   /** Taking over from an agent in host mode: the routes exist, and these were the settings before it (`before`). */
-  inherits?: Readonly<Record<string, string>>
+  inherits?: SettingsBefore
+  /** Where the settings before are kept, for the agent after a killed one; absent: nowhere. */
+  kept?: KeptSettings
+}
+
+interface Machine {
+  readonly settings: MachineSettings
+  /** False once the next agent has taken over what there is to undo. */
+  isOurs: boolean
 }
 
 /** `host` mode, only on request; `close()` undoes what it changes on the machine. */
 export class HostInterceptor implements Interceptor {
   readonly #life: Lifetime
   readonly #listeners: VipListeners
-  readonly #changed: Changed
+  readonly #machine: Machine
 
-  private constructor(life: Lifetime, listeners: VipListeners, changed: Changed) {
+  private constructor(life: Lifetime, listeners: VipListeners, machine: Machine) {
     this.#life = life
     this.#listeners = listeners
-    this.#changed = changed
+    this.#machine = machine
   }
 
   /** @throws MeshError INTERCEPT_FAILED when the routes cannot be set, with the remedy. */
@@ -61,29 +67,27 @@ export class HostInterceptor implements Interceptor {
     run: Run = runProgram,
   ): Promise<HostInterceptor> {
     return Lifetime.open(async (life) => {
-      const changed: Changed = { before: { ...options.inherits }, isOurs: true }
-      const undo = (release: () => Promise<void>) => life.defer(() => (changed.isOurs ? release() : undefined))
+      const { kept, inherits, ...given } = options
+      const machine: Machine = { settings: new MachineSettings(inherits, kept), isOurs: true }
+      const undo = (release: () => Promise<void>) => life.defer(() => (machine.isOurs ? release() : undefined))
       for (const route of routesOf(options.range)) {
-        if (options.inherits === undefined) {
-          await remove(route, run).catch(() => undefined) // there is no stale one
-          await add(route, run)
-        }
+        if (inherits === undefined && !(await isLeft(route, run))) await add(route, run)
         undo(() => remove(route, run))
       }
       const routes = new KeptRoutes(routesOf(options.range), run, parts.log)
-      life.every(LOOK_MS, () => (changed.isOurs ? routes.keep(life.signal) : undefined), 'host routes')
-      undo(() => restore(changed.before))
-      if (options.range.cidr6 !== undefined) await allowNonlocalBind(changed)
-      await switchOn(MIGRATE, changed).catch(() => undefined) // it may not be written here: closing when idle must do
+      life.every(LOOK_MS, () => (machine.isOurs ? routes.keep(life.signal) : undefined), 'host routes')
+      undo(() => machine.settings.restore())
+      if (options.range.cidr6 !== undefined) await allowNonlocalBind(machine.settings)
+      await machine.settings.switchOn(MIGRATE).catch(() => undefined) // it may not be written here: closing when idle must do
       const listeners = life.use(
         await VipListeners.start(
-          { ...options, mode: 'host', isSuccessor: options.isSuccessor ?? options.inherits !== undefined },
+          { ...given, mode: 'host', isSuccessor: given.isSuccessor ?? inherits !== undefined },
           identify,
           parts,
         ),
       )
       parts.log.info('host mode on', { address: options.range.cidr4 })
-      return new HostInterceptor(life, listeners, changed)
+      return new HostInterceptor(life, listeners, machine)
     })
   }
 
@@ -96,13 +100,13 @@ export class HostInterceptor implements Interceptor {
   }
 
   /** The settings of the machine before the first agent of this node, by path. */
-  get before(): Readonly<Record<string, string>> {
-    return this.#changed.before
+  get before(): SettingsBefore {
+    return this.#machine.settings.before
   }
 
   /** Closes the listeners only; routes and settings belong to the next agent. */
   handOver(): Promise<void> {
-    this.#changed.isOurs = false
+    this.#machine.isOurs = false
     return this.close()
   }
 
@@ -211,30 +215,20 @@ async function add({ family, what }: Route, run: Run): Promise<void> {
   }
 }
 
+/** Whether a killed agent has left it. It stays: without it, calls to VIPs would leave the machine by its default route. */
+async function isLeft({ family, what: [, cidr = ''] }: Route, run: Run): Promise<boolean> {
+  const argv = [...family, 'route', 'show', 'table', 'local', 'proto', PROTO, cidr]
+  const shown = await run('ip', argv).catch(() => '')
+  return shown.trim() !== ''
+}
+
 async function remove({ family, what }: Route, run: Run): Promise<void> {
   await run('ip', [...family, 'route', 'del', ...what])
 }
 
-interface Changed {
-  before: Record<string, string>
-  /** False once the next agent has taken over what there is to undo. */
-  isOurs: boolean
-}
-
-async function switchOn(path: string, { before }: Changed): Promise<void> {
-  const now = await readFile(path, 'utf8').catch(() => '1')
-  if (now.trim() === '1') return
-  await writeFile(path, '1')
-  before[path] ??= now
-}
-
-async function restore(before: Readonly<Record<string, string>>): Promise<void> {
-  for (const [path, value] of Object.entries(before)) await writeFile(path, value)
-}
-
-async function allowNonlocalBind(changed: Changed): Promise<void> {
+async function allowNonlocalBind(settings: MachineSettings): Promise<void> {
   try {
-    await switchOn(NONLOCAL_BIND, changed)
+    await settings.switchOn(NONLOCAL_BIND)
   } catch (error) {
     const remedy = 'Let the agent write net.ipv6.ip_nonlocal_bind, or leave out the IPv6 prefix.'
     throw new MeshError('INTERCEPT_FAILED', { mode: 'host', remedy }, { cause: error })

@@ -31,6 +31,7 @@ import { LocalSources } from '../core/kit/local-sources.ts'
 import { cidrsOf } from '../core/model/address.ts'
 import { interestOf, type InstanceId, type NodeId } from '../core/model/ids.ts'
 import { ProxyAccess } from './proxy-access.ts'
+import { bootId } from '../orchestrator/worker/process-group.ts'
 import type { AgentContext } from './context.ts'
 import type { TableSync } from './table-sync.ts'
 import type { NodeIdentity } from './node-identity.ts'
@@ -241,7 +242,7 @@ export function prepareProxyListeners(
 export type VipInterceptor = HostInterceptor | Awaited<ReturnType<typeof LoopbackInterceptor.start>>
 
 export async function interceptVips(
-  { life, config, log, predecessor }: AgentContext,
+  { life, dir, config, log, clock, predecessor }: AgentContext,
   { vips }: NodeIdentity,
   { flows: { intercept }, instances, keptVips }: { flows: Flows; instances: LocalInstances; keptVips: KeptVips },
 ): Promise<VipInterceptor> {
@@ -260,15 +261,10 @@ export async function interceptVips(
     isSuccessor: predecessor !== undefined,
     asked: keptVips.asked,
   }
-  return life.use(
-    config.mode === 'host'
-      ? await HostInterceptor.start(
-          { ...options, ...(predecessor?.mode === 'host' ? { inherits: predecessor.before } : {}) },
-          callers.identify,
-          intercept,
-        )
-      : await LoopbackInterceptor.start(options, callers.identify, intercept),
-  )
+  if (config.mode !== 'host') return life.use(await LoopbackInterceptor.start(options, callers.identify, intercept))
+  const kept = { file: life.use(new KeptFile(join(dir, 'settings.json'), log, clock)), boot: bootId() }
+  const inherited = predecessor?.mode === 'host' ? { inherits: predecessor.before } : {}
+  return life.use(await HostInterceptor.start({ ...options, kept, ...inherited }, callers.identify, intercept))
 }
 
 /** The configured port; else the port of the last run, or any free one if that is taken. */

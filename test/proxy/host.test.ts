@@ -1,13 +1,19 @@
 import { spawnSync } from 'node:child_process'
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import t from 'tap'
 import { hasTool } from '../../src/lab/system-tools.ts'
 import { isMeshError } from '../../src/core/errors.ts'
 import { vipRange } from '../../src/core/model/address.ts'
 import { openMetrics } from '../../src/core/metrics.ts'
 import { systemClock } from '../../src/core/kit/clock.ts'
+import { MachineSettings } from '../../proxy/intercept/machine-settings.ts'
+import { KeptFile } from '../../src/core/kit/kept-file.ts'
 import { HostInterceptor } from '../../proxy/intercept/host.ts'
 import { NODE_CALLER } from '../../proxy/flow/flow.ts'
 import { keptLog, LiteralTable } from './world.ts'
+
+const SHOW = 'ip route show table local proto 213 10.30.0.0/16'
 
 const parts = () => ({
   table: new LiteralTable(),
@@ -25,9 +31,39 @@ t.test('host mode undoes everything that it changes', async (t) => {
   }
   const host = await HostInterceptor.start({ range: vipRange('10.30.0.0/16') }, () => NODE_CALLER, parts(), run)
   const [del, add] = ['del', 'add'].map((verb) => `ip route ${verb} local 10.30.0.0/16 dev lo proto 213`)
-  t.same(ran.splice(0), [del, add], 'a route that was left behind is removed, and the route is added')
+  t.same(ran.splice(0), [SHOW, add], 'there is none, and the route is added')
   await host.close()
   t.same(ran, [del], 'closing removes the route')
+})
+
+t.test('a route that a killed agent has left is never gone', async (t) => {
+  const ran: string[] = []
+  const run = async (program: string, argv: readonly string[]) => {
+    ran.push([program, ...argv].join(' '))
+    return 'local 10.30.0.0/16 dev lo scope host\n'
+  }
+  const host = await HostInterceptor.start({ range: vipRange('10.30.0.0/16') }, () => NODE_CALLER, parts(), run)
+  t.same(ran.splice(0), [SHOW])
+  await host.close()
+  t.same(ran, ['ip route del local 10.30.0.0/16 dev lo proto 213'])
+})
+
+t.test('what a killed agent has changed is restored by the next one', async (t) => {
+  const dir = t.testdir()
+  const open = (boot: string) =>
+    new MachineSettings(undefined, { file: new KeptFile(join(dir, 'kept'), keptLog()), boot })
+  const path = '/proc/sys/net/ipv4/tcp_migrate_req'
+  const left = JSON.stringify({
+    boot: 'a',
+    before: { [path]: '0\n', '/etc/passwd': '0', '/proc/sys/net/../kernel/core_pattern': '0' },
+  })
+  writeFileSync(join(dir, 'kept'), left)
+  t.same(open('a').before, { [path]: '0\n' }, 'and nothing else that the file may say')
+  t.same(open('b').before, {}, 'the machine was started again: the kernel has its own settings')
+  for (const odd of ['', 'null', '[]', '{"boot":"a"}', '{"boot":"a","before":null}', '{"boot":"a","before":{"x":1}}']) {
+    writeFileSync(join(dir, 'kept'), odd)
+    t.same(open('a').before, {}, odd)
+  }
 })
 
 t.test('without the privilege host mode reports what is missing and leaves nothing behind', async (t) => {
