@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto'
 import { documentOf } from '../../src/orchestrator/root/v1/openapi.ts'
+import type { Need } from '../../src/orchestrator/root/people/need.ts'
 import { OPERATIONS } from '../../src/orchestrator/root/v1/routes.ts'
 
 export function apiDocument(): ReturnType<typeof documentOf> {
@@ -24,7 +25,9 @@ made from the schemas that check what comes in, and tests compare every answer w
 The certificate of the root is by the authority of the mesh (\`ca\` in \`admin.json\`) and names the root of the mesh, \`spiffe://MESH/root\`, not a host;
 curl cannot check that, so \`-k\` is for the machine of the root only. The client of the package checks it ([embedding.md](embedding.md)).
 
-- **Who asks** says so with \`Authorization: Bearer TOKEN\`; the token of the administrator is in \`admin.json\`.
+- **Who asks** says so with \`Authorization: Bearer TOKEN\`: the token of the administrator, which is in \`admin.json\`, an API token, or that of a
+  session (\`POST /v1/login\`). What that may see and do, its roles say ([tenants.md](tenants.md)): lists and streams have nothing else, a
+  name that is not theirs is unknown (404), and what they may see and not do is refused (403).
 - **Lists** come in pages: \`{"items":[…],"next":"…"}\`. \`limit\` says how many at most (100; at most 1,000), \`cursor\` is \`next\` of the page before;
   the last page has no \`next\`. What comes and goes meanwhile moves nothing. Lists are in the order of the ids, events are the newest first.
 - **Filters** are in the query; one that the call does not know is refused.
@@ -43,14 +46,21 @@ curl cannot check that, so \`-k\` is for the machine of the root only. The clien
 - Every answer has \`x-request-id\`; the log line \`API request\` has it as \`requestId\` (changes at level info, questions at debug).
 - **Times** are milliseconds since 1970.
 
-The paths of earlier versions, under \`/api/v1\`, answer as before, with a \`Deprecation\` header, and go in the next version. Secrets, join tokens, the authority and
+The paths of earlier versions, under \`/api/v1\`, answer the administrator as before, and nobody else, with a \`Deprecation\` header, and go in the next version. Secrets, join tokens, the authority and
 \`exec\` are there only, and stay until they are here.
 `
 
 function calls(): string {
-  const rows = OPERATIONS.map(({ method, path, summary, query }) => {
+  const rows = OPERATIONS.map(({ method, path, summary, query, needs }) => {
     const keys = Object.keys(query.properties).map((key) => `\`${key}\``)
-    return `| \`${method.toUpperCase()} /v1${path}\` | ${summary} | ${keys.join(' ')} |`
+    return `| \`${method.toUpperCase()} /v1${path}\` | ${summary} | ${keys.join(' ')} | ${needWords(needs)} |`
   })
-  return ['| call | what it is about | in the query |', '|---|---|---|', ...rows, ''].join('\n')
+  return ['| call | what it is about | in the query | permission |', '|---|---|---|---|', ...rows, ''].join('\n')
+}
+
+function needWords(needs: Need): string {
+  if (needs === 'open') return 'none'
+  if (needs === 'self') return 'any, of oneself'
+  const [permission = '', of = ''] = needs.split(' ')
+  return of === 'mesh' || of === 'listed' || of === 'given' ? `\`${permission}\`` : `\`${permission}\` of the ${of}`
 }

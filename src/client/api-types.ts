@@ -1,4 +1,4 @@
-/* Written by .config/docs/api-types.ts from the document of the API. 539669b2c8a0b83a515b4f0af94e85ae2fb981411df7c86bb619973d2b0214ec */
+/* Written by .config/docs/api-types.ts from the document of the API. 6c3cbb9056a6992567cbe278a2f8d66132a91fe1ed547502edf9cd507370076f */
 
 export interface paths {
   '/v1/apps': {
@@ -457,6 +457,249 @@ export interface paths {
     }
     /** What changes, as server-sent events; first all there is. `Last-Event-ID` goes on where a stream broke */
     get: operations['watch']
+    put?: never
+    post?: never
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/v1/organisations': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    /** Organisations, what is theirs, and their quotas */
+    get: operations['listOrganisations']
+    put?: never
+    /** Creates an organisation */
+    post: operations['createOrganisation']
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/v1/organisations/{name}': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    get?: never
+    put?: never
+    post?: never
+    /** Deletes an organisation that has no apps, users and clusters */
+    delete: operations['deleteOrganisation']
+    options?: never
+    head?: never
+    /** Changes the namespaces or the quota of an organisation */
+    patch: operations['changeOrganisation']
+    trace?: never
+  }
+  '/v1/users': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    /** Users of the organisations whose administrator asks, and oneself */
+    get: operations['listUsers']
+    put?: never
+    /** Creates a user */
+    post: operations['createUser']
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/v1/users/{name}': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    get?: never
+    put?: never
+    post?: never
+    /** Deletes a user with its tokens, and ends its sessions */
+    delete: operations['deleteUser']
+    options?: never
+    head?: never
+    /** Gives a user roles, and takes them */
+    patch: operations['changeUser']
+    trace?: never
+  }
+  '/v1/users/{name}/password': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    get?: never
+    /** Gives a user another password, and ends its sessions */
+    put: operations['setPassword']
+    post?: never
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/v1/login': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    get?: never
+    put?: never
+    /** Begins a session by name and password: as a token, or as a cookie for a browser */
+    post: operations['login']
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/v1/logout': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    get?: never
+    put?: never
+    /** Ends the session with which it is asked */
+    post: operations['logout']
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/v1/me': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    /** Who asks, and what it may */
+    get: operations['whoami']
+    put?: never
+    post?: never
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/v1/api-tokens': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    /** API tokens and sessions: one’s own, and those of users about whom one decides */
+    get: operations['listApiTokens']
+    put?: never
+    /** Creates an API token of one’s own; its text is answered this once */
+    post: operations['createApiToken']
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/v1/api-tokens/{id}': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    get?: never
+    put?: never
+    post?: never
+    /** Revokes an API token, or ends a session; what it has open is cut */
+    delete: operations['revokeApiToken']
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/v1/cluster-owners': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    /** Whose clusters are, and who may place on them; of those that one operates */
+    get: operations['listClusterOwners']
+    put?: never
+    post?: never
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/v1/clusters/{name}/owner': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    get?: never
+    /** Gives a cluster to an organisation, or to nobody */
+    put: operations['setClusterOwner']
+    post?: never
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/v1/clusters/{name}/admits': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    get?: never
+    /** Says which organisations may place on a cluster */
+    put: operations['setClusterAdmits']
+    post?: never
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/v1/audit': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    /** Who did what, and from where; the newest first */
+    get: operations['listAudit']
     put?: never
     post?: never
     delete?: never
@@ -1148,6 +1391,12 @@ export interface operations {
                 rigidness?: number
                 convergenceSeconds?: number
               }[]
+              prefersNear?: {
+                /** @constant */
+                type: 'latency'
+                service: string
+                threshold: number
+              }[]
               connectivity: string[]
               /** @constant */
               startsAfterConnectivity?: true
@@ -1729,6 +1978,12 @@ export interface operations {
                   rigidness?: number
                   convergenceSeconds?: number
                 }[]
+                prefersNear?: {
+                  /** @constant */
+                  type: 'latency'
+                  service: string
+                  threshold: number
+                }[]
                 connectivity: string[]
                 /** @constant */
                 startsAfterConnectivity?: true
@@ -2206,6 +2461,830 @@ export interface operations {
         }
         content: {
           'text/event-stream': string
+        }
+      }
+    }
+  }
+  listOrganisations: {
+    parameters: {
+      query?: {
+        /** @description How many at most; 100 by default. */
+        limit?: number
+        /** @description `next` of the page before. Without it the first page. */
+        cursor?: string
+      }
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Organisations, what is theirs, and their quotas */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            items: {
+              name: string
+              namespaces: string[]
+              /** @description What its services may want in all; without limit where absent. */
+              quota: {
+                services?: number
+                instances?: number
+                memoryMb?: number
+                vcpus?: number
+              }
+              wanted: {
+                services: number
+                instances: number
+                memoryMb: number
+                vcpus: number
+              }
+              createdAt: number
+            }[]
+            /** @description The `cursor` of the next page; absent on the last one. */
+            next?: string
+          }
+        }
+      }
+    }
+  }
+  createOrganisation: {
+    parameters: {
+      query?: never
+      header?: {
+        /** @description The request is made once; asked again with the same key, the root answers as the first time. */
+        'idempotency-key'?: string
+      }
+      path?: never
+      cookie?: never
+    }
+    requestBody: {
+      content: {
+        'application/json': {
+          name: string
+          /** @description Of apps; each belongs to at most one organisation. */
+          namespaces?: string[]
+          /** @description What its services may want in all; without limit where absent. */
+          quota?: {
+            services?: number
+            instances?: number
+            memoryMb?: number
+            vcpus?: number
+          }
+        }
+      }
+    }
+    responses: {
+      /** @description Creates an organisation */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            name: string
+            namespaces: string[]
+            /** @description What its services may want in all; without limit where absent. */
+            quota: {
+              services?: number
+              instances?: number
+              memoryMb?: number
+              vcpus?: number
+            }
+            wanted: {
+              services: number
+              instances: number
+              memoryMb: number
+              vcpus: number
+            }
+            createdAt: number
+          }
+        }
+      }
+    }
+  }
+  deleteOrganisation: {
+    parameters: {
+      query?: never
+      header?: never
+      path: {
+        name: string
+      }
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Deletes an organisation that has no apps, users and clusters */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            deleted: string[]
+          }
+        }
+      }
+    }
+  }
+  changeOrganisation: {
+    parameters: {
+      query?: never
+      header?: never
+      path: {
+        name: string
+      }
+      cookie?: never
+    }
+    requestBody: {
+      content: {
+        'application/json': {
+          /** @description Of apps; each belongs to at most one organisation. */
+          namespaces?: string[]
+          /** @description What its services may want in all; without limit where absent. */
+          quota?: {
+            services?: number
+            instances?: number
+            memoryMb?: number
+            vcpus?: number
+          }
+        }
+      }
+    }
+    responses: {
+      /** @description Changes the namespaces or the quota of an organisation */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            name: string
+            namespaces: string[]
+            /** @description What its services may want in all; without limit where absent. */
+            quota: {
+              services?: number
+              instances?: number
+              memoryMb?: number
+              vcpus?: number
+            }
+            wanted: {
+              services: number
+              instances: number
+              memoryMb: number
+              vcpus: number
+            }
+            createdAt: number
+          }
+        }
+      }
+    }
+  }
+  listUsers: {
+    parameters: {
+      query?: {
+        /** @description How many at most; 100 by default. */
+        limit?: number
+        /** @description `next` of the page before. Without it the first page. */
+        cursor?: string
+      }
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Users of the organisations whose administrator asks, and oneself */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            items: {
+              name: string
+              /** @description Whose administrators may give it a password and delete it. */
+              organisation?: string
+              grants: {
+                /** @enum {unknown} */
+                role:
+                  | 'administrator'
+                  | 'organisation-administrator'
+                  | 'application-provider'
+                  | 'infrastructure-provider'
+                  | 'viewer'
+                organisation?: string
+              }[]
+              hasPassword: boolean
+              createdAt: number
+            }[]
+            /** @description The `cursor` of the next page; absent on the last one. */
+            next?: string
+          }
+        }
+      }
+    }
+  }
+  createUser: {
+    parameters: {
+      query?: never
+      header?: {
+        /** @description The request is made once; asked again with the same key, the root answers as the first time. */
+        'idempotency-key'?: string
+      }
+      path?: never
+      cookie?: never
+    }
+    requestBody: {
+      content: {
+        'application/json': {
+          name: string
+          organisation?: string
+          grants?: {
+            /** @enum {unknown} */
+            role:
+              | 'administrator'
+              | 'organisation-administrator'
+              | 'application-provider'
+              | 'infrastructure-provider'
+              | 'viewer'
+            organisation?: string
+          }[]
+          password?: string
+        }
+      }
+    }
+    responses: {
+      /** @description Creates a user */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            name: string
+            /** @description Whose administrators may give it a password and delete it. */
+            organisation?: string
+            grants: {
+              /** @enum {unknown} */
+              role:
+                | 'administrator'
+                | 'organisation-administrator'
+                | 'application-provider'
+                | 'infrastructure-provider'
+                | 'viewer'
+              organisation?: string
+            }[]
+            hasPassword: boolean
+            createdAt: number
+          }
+        }
+      }
+    }
+  }
+  deleteUser: {
+    parameters: {
+      query?: never
+      header?: never
+      path: {
+        name: string
+      }
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Deletes a user with its tokens, and ends its sessions */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            deleted: string[]
+          }
+        }
+      }
+    }
+  }
+  changeUser: {
+    parameters: {
+      query?: never
+      header?: never
+      path: {
+        name: string
+      }
+      cookie?: never
+    }
+    requestBody: {
+      content: {
+        'application/json': {
+          add?: {
+            /** @enum {unknown} */
+            role:
+              | 'administrator'
+              | 'organisation-administrator'
+              | 'application-provider'
+              | 'infrastructure-provider'
+              | 'viewer'
+            organisation?: string
+          }[]
+          remove?: {
+            /** @enum {unknown} */
+            role:
+              | 'administrator'
+              | 'organisation-administrator'
+              | 'application-provider'
+              | 'infrastructure-provider'
+              | 'viewer'
+            organisation?: string
+          }[]
+          oidc?: null | {
+            issuer: string
+            subject: string
+          }
+        }
+      }
+    }
+    responses: {
+      /** @description Gives a user roles, and takes them */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            name: string
+            /** @description Whose administrators may give it a password and delete it. */
+            organisation?: string
+            grants: {
+              /** @enum {unknown} */
+              role:
+                | 'administrator'
+                | 'organisation-administrator'
+                | 'application-provider'
+                | 'infrastructure-provider'
+                | 'viewer'
+              organisation?: string
+            }[]
+            hasPassword: boolean
+            createdAt: number
+          }
+        }
+      }
+    }
+  }
+  setPassword: {
+    parameters: {
+      query?: never
+      header?: never
+      path: {
+        name: string
+      }
+      cookie?: never
+    }
+    requestBody: {
+      content: {
+        'application/json': {
+          password: string
+          /** @description Of oneself: the one before. */
+          old?: string
+        }
+      }
+    }
+    responses: {
+      /** @description Gives a user another password, and ends its sessions */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            user: string
+          }
+        }
+      }
+    }
+  }
+  login: {
+    parameters: {
+      query?: never
+      header?: {
+        /** @description The request is made once; asked again with the same key, the root answers as the first time. */
+        'idempotency-key'?: string
+      }
+      path?: never
+      cookie?: never
+    }
+    requestBody: {
+      content: {
+        'application/json': {
+          user: string
+          password: string
+          /** @description In a cookie that no program of the page can read. */
+          cookie?: boolean
+          ttlSeconds?: number
+        }
+      }
+    }
+    responses: {
+      /** @description Begins a session by name and password: as a token, or as a cookie for a browser */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            user: string
+            token?: string
+            expiresAt: number
+          }
+        }
+      }
+    }
+  }
+  logout: {
+    parameters: {
+      query?: never
+      header?: {
+        /** @description The request is made once; asked again with the same key, the root answers as the first time. */
+        'idempotency-key'?: string
+      }
+      path?: never
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Ends the session with which it is asked */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            user: string
+          }
+        }
+      }
+    }
+  }
+  whoami: {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Who asks, and what it may */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            user: string
+            /** @enum {unknown} */
+            by: 'credential' | 'token' | 'session'
+            grants: {
+              /** @enum {unknown} */
+              role:
+                | 'administrator'
+                | 'organisation-administrator'
+                | 'application-provider'
+                | 'infrastructure-provider'
+                | 'viewer'
+              organisation?: string
+            }[]
+            /** @description It may what its owner may, and no more than this. */
+            limits?: {
+              grants?: {
+                /** @enum {unknown} */
+                role:
+                  | 'administrator'
+                  | 'organisation-administrator'
+                  | 'application-provider'
+                  | 'infrastructure-provider'
+                  | 'viewer'
+                organisation?: string
+              }[]
+              /** @description `app.namespace` */
+              apps?: string[]
+            }
+            organisations: {
+              name: string
+              namespaces: string[]
+              permissions: ('see' | 'change' | 'enter' | 'secrets' | 'operate' | 'people' | 'audit' | 'mesh')[]
+            }[]
+            isAdministrator: boolean
+            expiresAt?: number
+          }
+        }
+      }
+    }
+  }
+  listApiTokens: {
+    parameters: {
+      query?: {
+        /** @description How many at most; 100 by default. */
+        limit?: number
+        /** @description `next` of the page before. Without it the first page. */
+        cursor?: string
+      }
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description API tokens and sessions: one’s own, and those of users about whom one decides */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            items: {
+              id: string
+              user: string
+              /** @enum {unknown} */
+              kind: 'token' | 'session'
+              name?: string
+              /** @description It may what its owner may, and no more than this. */
+              limits?: {
+                grants?: {
+                  /** @enum {unknown} */
+                  role:
+                    | 'administrator'
+                    | 'organisation-administrator'
+                    | 'application-provider'
+                    | 'infrastructure-provider'
+                    | 'viewer'
+                  organisation?: string
+                }[]
+                /** @description `app.namespace` */
+                apps?: string[]
+              }
+              createdAt: number
+              expiresAt: number
+              usedAt?: number
+            }[]
+            /** @description The `cursor` of the next page; absent on the last one. */
+            next?: string
+          }
+        }
+      }
+    }
+  }
+  createApiToken: {
+    parameters: {
+      query?: never
+      header?: {
+        /** @description The request is made once; asked again with the same key, the root answers as the first time. */
+        'idempotency-key'?: string
+      }
+      path?: never
+      cookie?: never
+    }
+    requestBody: {
+      content: {
+        'application/json': {
+          /** @description What it is for. */
+          name: string
+          /** @description It may what its owner may, and no more than this. */
+          limits?: {
+            grants?: {
+              /** @enum {unknown} */
+              role:
+                | 'administrator'
+                | 'organisation-administrator'
+                | 'application-provider'
+                | 'infrastructure-provider'
+                | 'viewer'
+              organisation?: string
+            }[]
+            /** @description `app.namespace` */
+            apps?: string[]
+          }
+          /** @description 30 days by default. */
+          ttlSeconds?: number
+        }
+      }
+    }
+    responses: {
+      /** @description Creates an API token of one’s own; its text is answered this once */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            id: string
+            user: string
+            /** @enum {unknown} */
+            kind: 'token' | 'session'
+            name?: string
+            /** @description It may what its owner may, and no more than this. */
+            limits?: {
+              grants?: {
+                /** @enum {unknown} */
+                role:
+                  | 'administrator'
+                  | 'organisation-administrator'
+                  | 'application-provider'
+                  | 'infrastructure-provider'
+                  | 'viewer'
+                organisation?: string
+              }[]
+              /** @description `app.namespace` */
+              apps?: string[]
+            }
+            createdAt: number
+            expiresAt: number
+            usedAt?: number
+            token: string
+          }
+        }
+      }
+    }
+  }
+  revokeApiToken: {
+    parameters: {
+      query?: never
+      header?: never
+      path: {
+        id: string
+      }
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Revokes an API token, or ends a session; what it has open is cut */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            deleted: string[]
+          }
+        }
+      }
+    }
+  }
+  listClusterOwners: {
+    parameters: {
+      query?: {
+        /** @description How many at most; 100 by default. */
+        limit?: number
+        /** @description `next` of the page before. Without it the first page. */
+        cursor?: string
+      }
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Whose clusters are, and who may place on them; of those that one operates */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            items: {
+              cluster: string
+              /** @description Nobody’s where it is absent: every organisation may place there. */
+              organisation?: string
+              admits: string[]
+            }[]
+            /** @description The `cursor` of the next page; absent on the last one. */
+            next?: string
+          }
+        }
+      }
+    }
+  }
+  setClusterOwner: {
+    parameters: {
+      query?: never
+      header?: never
+      path: {
+        /** @description Of the cluster. */
+        name: string
+      }
+      cookie?: never
+    }
+    requestBody: {
+      content: {
+        'application/json': {
+          organisation: string | null
+          /** @description Organisations that may place on it beside its owner; `*`: every one. */
+          admits?: string[]
+        }
+      }
+    }
+    responses: {
+      /** @description Gives a cluster to an organisation, or to nobody */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            cluster: string
+            /** @description Nobody’s where it is absent: every organisation may place there. */
+            organisation?: string
+            admits: string[]
+          }
+        }
+      }
+    }
+  }
+  setClusterAdmits: {
+    parameters: {
+      query?: never
+      header?: never
+      path: {
+        /** @description Of the cluster. */
+        name: string
+      }
+      cookie?: never
+    }
+    requestBody: {
+      content: {
+        'application/json': {
+          /** @description Organisations that may place on it beside its owner; `*`: every one. */
+          organisations: string[]
+        }
+      }
+    }
+    responses: {
+      /** @description Says which organisations may place on a cluster */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            cluster: string
+            /** @description Nobody’s where it is absent: every organisation may place there. */
+            organisation?: string
+            admits: string[]
+          }
+        }
+      }
+    }
+  }
+  listAudit: {
+    parameters: {
+      query?: {
+        /** @description How many at most; 100 by default. */
+        limit?: number
+        /** @description `next` of the page before. Without it the first page. */
+        cursor?: string
+        /** @description Only what this user did. */
+        user?: string
+        /** @description Only what was about this app, service, instance, node, cluster, user or organisation. */
+        about?: string
+        /** @description Only this call, as in `/v1/openapi.json`: `apply`. */
+        call?: string
+        /** @description Not before this time, milliseconds since 1970. */
+        since?: number
+      }
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Who did what, and from where; the newest first */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            items: {
+              number: number
+              at: number
+              user: string
+              /** @description Its API token or session. */
+              token?: string
+              /** @description The address from which it was asked. */
+              from: string
+              call: string
+              about?: string
+              status: number
+              requestId: string
+            }[]
+            /** @description The `cursor` of the next page; absent on the last one. */
+            next?: string
+          }
         }
       }
     }

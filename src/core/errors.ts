@@ -27,6 +27,11 @@ export const ERRORS = {
   KEY_PENDING: ['the first request with this idempotency key has not been answered yet'],
   RATE_LIMITED: ['too many requests[; try again in {seconds} s]'],
   RELAY_UNKNOWN: ['relay {relay} was not found', 'the relay was not found'],
+  ORGANISATION_UNKNOWN: ['organisation {organisation} was not found', 'the organisation was not found'],
+  USER_UNKNOWN: ['user {user} was not found', 'the user was not found'],
+  API_TOKEN_UNKNOWN: ['API token {id} was not found', 'the API token was not found'],
+  QUOTA_EXCEEDED: ['the organisation {organisation} would have more than its quota', 'the quota would be exceeded'],
+  LOGIN_REFUSED: ['the user or the password is wrong'],
   // flows
   NO_INSTANCE: ['no instance of {service} is running', 'no instance is running'],
   NO_PATH: ['no path to {node|address} works[; tried {tried}]', 'no path to the node works[; tried {tried}]'],

@@ -101,7 +101,7 @@ t.test('what is refused is a problem as in RFC 9457, whoever refuses it', async 
     t.match(answer, { status, headers: { 'content-type': 'application/problem+json' } }, `${status} ${path}`)
     t.match(answer.body, { status, code, type: `urn:hedgerow:error:${code}`, title: /./, detail: /./ })
   }
-  for (const { method, path } of OPERATIONS) {
+  for (const { method, path } of OPERATIONS.filter(({ needs }) => needs !== 'open')) {
     const asked = { method: method.toUpperCase(), token: 'wrong' }
     t.equal(
       (await ask(world, `/v1${path.replaceAll(/[{}]/g, '')}`, asked)).status,

@@ -36,6 +36,7 @@ const amount = () => Amount
 
 const LABEL = '[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?'
 export const Label = Type.String({ pattern: `^${LABEL}$` })
+export const LabelOrAll = Type.String({ pattern: `^(\\*|${LABEL})$` })
 export const ServiceIdText = Type.String({ pattern: `^${LABEL}(\\.${LABEL}){3}$` })
 export const InstanceIdText = Type.String({ pattern: `^${LABEL}(\\.${LABEL}){3}\\.\\d{1,6}$` })
 /** A path within an instance: without `.` and `..` it stays in the folder that the agent, often root, puts the files of a run in. */

@@ -9,6 +9,7 @@ import { parseSlaInSlices } from '../sla/parse.ts'
 import type { ServiceSpec } from '../spec.ts'
 import type { ApiContext, Id } from './api-context.ts'
 import type { ServiceChange } from './difference.ts'
+import { checkQuotas } from './people/bounds.ts'
 import { AT_ONCE, LargeSubmissions } from './large-submission.ts'
 import type { Reconciler } from './reconciler.ts'
 import type { AppRecord, RootStore, ServiceRecord } from './root-store.ts'
@@ -78,6 +79,7 @@ export function appRoutes(app: App, context: ApiContext): void {
 
 export function scaleService(service: ServiceRecord, replicas: number, { store, events, reconciler }: ApiContext) {
   const { id, spec } = service
+  checkQuotas(new Map([[id, { ...spec, replicas }]]), store.whole)
   store.services.put(id, { ...service, spec: { ...spec, replicas } })
   events.record({ service: id, what: 'scaled', by: 'user', why: `from ${spec.replicas} to ${replicas} replicas` })
   reconciler.touch(id)
@@ -110,8 +112,10 @@ export async function applyDocument(
   if (parsed.kind === 'refused')
     throw new MeshError('SLA_INVALID', { faults: parsed.faults, warnings: parsed.warnings })
   const { apps, customer, warnings } = parsed
+  context.view.checkApps(apps)
   const used = await keysInUse(keysInTheWay(apps, vips), context)
-  const submission = { apps, customer, prune, used }
+  const told = (service: string) => (context.view.sees(service) ? service : 'a service of another organisation')
+  const submission = { apps, customer, prune, used, told }
   const answer = (more: readonly Fault[]) => ({
     apps: apps.map(({ app, namespace }) => `${app}.${namespace}`),
     warnings: [

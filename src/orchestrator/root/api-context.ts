@@ -9,6 +9,11 @@ import type { Clusters } from './clusters.ts'
 import type { NodeDirectory } from './node-directory.ts'
 import type { LargeSubmissions } from './large-submission.ts'
 import type { Reconciler } from './reconciler.ts'
+import type { Audit } from './people/audit.ts'
+import type { OpenRequests } from './people/open-requests.ts'
+import type { Passwords } from './people/passwords.ts'
+import type { People } from './people/people.ts'
+import type { View } from './people/view.ts'
 import type { RevocationRegister } from './revocation-register.ts'
 import type { Rotation } from './rotation.ts'
 import type { Secrets } from './secrets.ts'
@@ -35,6 +40,12 @@ export interface ApiContext {
   events: Events
   secrets: Secrets
   live: Live
+  people: People
+  passwords: Passwords
+  audit: Audit
+  openRequests: OpenRequests
+  /** What whoever asks may see; everything else here holds no more than that (people/scoped.ts). */
+  view: View
   clock: Clock
   log: Log
   /** By the clock. */

@@ -2,7 +2,8 @@ import Type from 'typebox'
 import { isMeshError, MeshError } from '../../core/errors.ts'
 import { clusterOf, type NodeId } from '../../core/model/ids.ts'
 import { type App, reader } from '../link/link-server.ts'
-import { MAX_REASON } from '../link/messages.ts'
+import { type DrainStatus, MAX_REASON } from '../link/messages.ts'
+import { SOMEBODY_ELSES } from './people/view.ts'
 import { reasonOf } from '../link/reason.ts'
 import { NodeIdText } from '../link/schemas.ts'
 import { whatStays, whyImmobile } from '../scheduling/mobility.ts'
@@ -95,13 +96,21 @@ export async function drain(
   const why = reason === undefined ? {} : { reason }
   const status = await link.request('node.drain', { node: id, isForced: force, ...why })
   context.events.record({ what: 'draining', by: 'user', node: id, why: reason })
-  return status
+  return seenOf(status, context)
 }
 
 /** What is left there. @throws MeshError CLUSTER_UNKNOWN, NODE_UNKNOWN, LINK_CLOSED */
 export async function drained(node: NodePath['Params'], context: ApiContext) {
   const { id, link } = await linkedNode(node, context)
-  return link.request('node.drained', { node: id })
+  return seenOf(await link.request('node.drained', { node: id }), context)
+}
+
+/** Instances of others are counted, and not named. */
+function seenOf(status: DrainStatus, { view }: ApiContext): DrainStatus {
+  const left = status.left.map(({ why, ...row }) =>
+    view.sees(row.instance) ? { ...row, ...(why === undefined ? {} : { why }) } : { ...row, instance: SOMEBODY_ELSES },
+  )
+  return { ...status, left }
 }
 
 /** An instance that some cluster has, as it serves. @throws MeshError INSTANCE_UNKNOWN */

@@ -6,7 +6,8 @@ export function statusRoute(app: App, context: ApiContext): void {
 }
 
 /** The root itself, and how much there is of everything. */
-export function statusOf({ store, clusters, vips, clock, mesh, version, server, authority, startedAt }: ApiContext) {
+export function statusOf(context: ApiContext) {
+  const { store, clusters, vips, view, clock, mesh, version, server, authority, startedAt } = context
   const states: Record<string, number> = {}
   for (const { state } of store.instances.list()) states[state] = (states[state] ?? 0) + 1
   return {
@@ -20,6 +21,6 @@ export function statusOf({ store, clusters, vips, clock, mesh, version, server, 
     apps: store.apps.keys().length,
     services: store.services.keys().length,
     instances: states,
-    vipsUsed: vips.used,
+    vipsUsed: view.isWhole ? vips.used : store.services.keys().reduce((sum, id) => sum + vips.of(id).size, 0),
   }
 }

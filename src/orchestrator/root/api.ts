@@ -17,6 +17,10 @@ const DEPRECATED = '@1795996800'
 
 /** The API of earlier versions, under /api/v1: the same as /v1, which takes its place. The server has authenticated every caller. */
 export function apiRoutes(app: App, context: ApiContext): void {
+  // of when there was the administrator only: whoever else there is has /v1
+  app.addHook('onRoute', (route) => {
+    route.config = { ...route.config, needs: 'mesh mesh' }
+  })
   app.addHook('preHandler', async ({ method }) => {
     if (method !== 'GET') await context.large.idle() // what changes while a document is applied would meet half of it
   })

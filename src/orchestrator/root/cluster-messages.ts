@@ -6,7 +6,7 @@ import type { NotificationHandlers, RequestHandlers } from '../link/link.ts'
 import type { ClusterEvent, clusterToRoot, Enrolment } from '../link/messages.ts'
 import { ClusterReports } from './cluster-reports.ts'
 import { sendInSlices, type ClusterLink, type ClusterListener, type Clusters } from './clusters.ts'
-import { entriesUnder } from './entries.ts'
+import { entriesUnder, toldTo } from './entries.ts'
 import { type ClusterIssuer } from './cluster-issuer.ts'
 import { isEventWord, type EventSink } from './events/event.ts'
 import type { NodeDirectory } from './node-directory.ts'
@@ -68,17 +68,19 @@ export class ClusterMessages implements ClusterListener {
         const { surplus, moved, kept } = this.#reports.compare(name, instances)
         const wanted = new Set([...keys, ...kept.map(({ service }) => interestOf(service))])
         clusters.hello({ ...rest, name, link: link(), keys: wanted })
-        void sendInSlices(link(), wanted, (key) => entriesUnder(key, store, vips))
+        void sendInSlices(link(), wanted, (key) => toldTo(name, entriesUnder(key, store, vips), store))
         link().afterResponse('cluster.hello', () => rotation.heard(name, trust))
         return { surplus, moved, revocations: revocations.text }
       },
       'interest.ask': ({ key }) => {
         clusters.subscribe(name, [key])
-        return { entries: entriesUnder(key, store, vips).entries }
+        return { entries: toldTo(name, entriesUnder(key, store, vips), store).entries }
       },
       'interest.vip': ({ vip }) => {
         const record = vips.at(vip)
-        return record === undefined ? {} : { key: interestOf(record.service) }
+        if (record === undefined) return {}
+        const key = interestOf(record.service)
+        return toldTo(name, entriesUnder(key, store, vips), store).entries.length === 0 ? {} : { key }
       },
       'secrets.read': ({ instance }) => {
         const record = store.instances.get(instance)

@@ -210,7 +210,11 @@ export class Clusters {
    * Sends each cluster the entries that it asked for, but for the one by each key, if any; what waits for a slow one is sent as it is
    * then.
    */
-  publish(changed: ReadonlyMap<InterestKey, string | undefined>, entriesOf: (key: InterestKey) => KeyEntries): void {
+  publish(
+    changed: ReadonlyMap<InterestKey, string | undefined>,
+    entriesOf: (key: InterestKey) => KeyEntries,
+    toldTo: (cluster: string, entries: KeyEntries) => KeyEntries,
+  ): void {
     const known = new Map<InterestKey, KeyEntries>()
     const once = (key: InterestKey) => {
       const entries = known.get(key) ?? entriesOf(key)
@@ -222,8 +226,10 @@ export class Clusters {
         except !== cluster.name && cluster.keys.has(key) ? [key] : [],
       )
       if (wanted.length === 0) continue
-      if (cluster.later.size === 0 && !cluster.link.isCongested) sendEntries(cluster.link, wanted.map(once))
-      else sendLater(cluster, wanted, entriesOf)
+      if (cluster.later.size === 0 && !cluster.link.isCongested) {
+        const told = wanted.map((key) => toldTo(cluster.name, once(key)))
+        sendEntries(cluster.link, told)
+      } else sendLater(cluster, wanted, (key) => toldTo(cluster.name, entriesOf(key)))
     }
   }
 

@@ -5,16 +5,23 @@ import { interestOf, type InterestKey } from '../../core/model/ids.ts'
 import type { NodeReach } from '../../core/model/node.ts'
 import type { VipIndex } from '../../core/model/service.ts'
 import { servingOf } from './former-place.ts'
+import { allowTold, isToldOf } from './people/admission.ts'
 import type { RootStore, InstanceRecord, ServiceRecord } from './root-store.ts'
 import type { Vips } from './vips.ts'
 
 /** Everything that tables may contain under a key. */
 export function entriesUnder(key: InterestKey, store: RootStore, vips: Vips): KeyEntries {
   const services = store.services.list(`${key}.`).filter(({ id }) => interestOf(id) === key)
-  return {
-    key,
-    entries: services.map((service) => entryOf(service, store.instancesOf(service.id), vips.of(service.id))),
-  }
+  const entries = services.map((service) => {
+    const shown = { ...service, spec: { ...service.spec, allow: allowTold(service.spec, store) } }
+    return entryOf(shown, store.instancesOf(service.id), vips.of(service.id))
+  })
+  return { key, entries }
+}
+
+/** The part of it that this cluster is told. */
+export function toldTo(cluster: string, { key, entries }: KeyEntries, store: RootStore): KeyEntries {
+  return { key, entries: entries.filter((entry) => isToldOf(cluster, entry, store)) }
 }
 
 /** One service as tables show it: only instances that have a node, only VIPs of instances that exist. */

@@ -2,7 +2,7 @@ import type { Clock } from '../../core/kit/clock.ts'
 import { Paced } from '../../core/kit/paced.ts'
 import { interestOf, type InterestKey, type ServiceId } from '../../core/model/ids.ts'
 import type { Clusters } from './clusters.ts'
-import { entriesUnder } from './entries.ts'
+import { entriesUnder, toldTo } from './entries.ts'
 import type { RootStore } from './root-store.ts'
 import type { Vips } from './vips.ts'
 
@@ -63,6 +63,10 @@ export class EntryPublisher {
       const key = interestOf(service)
       keys.set(key, keys.has(key) && keys.get(key) !== saidBy ? undefined : saidBy)
     }
-    clusters.publish(keys, (key) => entriesUnder(key, store, vips))
+    clusters.publish(
+      keys,
+      (key) => entriesUnder(key, store, vips),
+      (cluster, entries) => toldTo(cluster, entries, store),
+    )
   }
 }

@@ -10,6 +10,7 @@ import { requestFor } from './placement-facts.ts'
 import type { Clusters, LinkedCluster } from './clusters.ts'
 import type { Reconciler } from './reconciler.ts'
 import type { InstanceRecord, RootStore, ServiceRecord } from './root-store.ts'
+import type { View } from './people/view.ts'
 import { whyWaiting } from './start-order.ts'
 
 export interface ExplainParts {
@@ -17,6 +18,7 @@ export interface ExplainParts {
   clusters: Clusters
   rules: Rules
   reconciler: Pick<Reconciler, 'placing'>
+  view: Pick<View, 'seesCluster'>
 }
 
 /** A tier's part: what was decided (`at`, milliseconds since 1970), or what would be decided now. */
@@ -58,12 +60,12 @@ export async function explainPlacement(
   const kept = record === undefined || anew ? undefined : reconciler.placing.decisions.get(record.id)
   const isIts = kept !== undefined && kept.chosen === record?.cluster
   const root = isIts
-    ? { ...kept, judged: kept.judged.slice(0, most) }
+    ? { ...kept, judged: kept.judged.filter(({ id }) => parts.view.seesCluster(id)).slice(0, most) }
     : whatIf(request, candidatesFor(service.id, record, parts), { most, rules })
   const its = record?.cluster === undefined || anew ? undefined : clusters.linked(record.cluster)
   const asked = its === undefined ? [...clusters.all()].slice(0, MOST_CLUSTERS) : [its]
   const told = await Promise.all(asked.map((cluster) => askCluster(cluster, service, record, { anew, most })))
-  const detail = record === undefined ? whyWaiting(service, store.instancesOf(service.id), store) : record.detail
+  const detail = record === undefined ? whyWaiting(service, store.instancesOf(service.id), store.whole) : record.detail
   return {
     service: service.id,
     ...(record === undefined ? {} : { instance: record.id, state: record.state }),

@@ -5,6 +5,7 @@ import type { ServiceId } from '../../core/model/ids.ts'
 import type { AppSpec, ServiceSpec } from '../spec.ts'
 import { difference, type ServiceChange } from './difference.ts'
 import type { AppRecord } from './root-store.ts'
+import { checkQuotas, unknownToThem } from './people/bounds.ts'
 import { startCycles } from './start-cycles.ts'
 import { applyChanges, changeStore, idOf, type Submission, type SubmitParts, type Submitted } from './submission.ts'
 import { checkRequests } from './vip-requests.ts'
@@ -91,13 +92,22 @@ export class LargeSubmissions {
     return running
   }
 
-  async #apply({ apps, customer, prune, used = new Set() }: Submission): Promise<Submitted> {
+  async #apply({ apps, customer, prune, used = new Set(), told }: Submission): Promise<Submitted> {
     const { store, vips } = this.#parts
     const services = apps.flatMap((app) => app.services)
     const ids = services.map(({ id }) => id)
-    const { requests, conflicts, warnings } = checkRequests(apps, vips, { freed: new Set(ids), used })
-    conflicts.push(...startCycles(apps, { store, prune }))
+    const { requests, conflicts, warnings } = checkRequests(apps, vips, { freed: new Set(ids), used, told })
+    conflicts.push(...startCycles(apps, { store, prune }), ...unknownToThem(apps, store))
     if (conflicts.length > 0) throw new MeshError('SLA_CONFLICT', { conflicts })
+    const named = new Set(ids)
+    const pruned = prune ? apps.flatMap((app) => store.servicesOf(app).filter(({ id }) => !named.has(id))) : []
+    checkQuotas(
+      new Map([
+        ...services.map((spec): [ServiceId, ServiceSpec] => [spec.id, spec]),
+        ...pruned.map(({ id }): [ServiceId, undefined] => [id, undefined]),
+      ]),
+      store,
+    )
     await this.#forget()
     await this.#keep(services)
     const accepted: Accepted = {
@@ -108,7 +118,6 @@ export class LargeSubmissions {
     this.#accepted.put(ACCEPTED, accepted)
     const before = requests.map(({ index }) => vips.at(index)).flatMap((holder) => holder ?? [])
     const changes = await this.#applyKept(accepted)
-    const named = new Set(ids)
     const moved = before.flatMap(({ service }) => (named.has(service) ? [] : [service]))
     return { changes, moved: [...new Set(moved)].filter((id) => store.services.get(id) !== undefined), warnings }
   }

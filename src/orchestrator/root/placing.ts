@@ -6,7 +6,7 @@ import { clusterOf, interestOf, type InstanceId, type NodeId, type ServiceId } f
 import { reasonOf } from '../link/reason.ts'
 import type { Candidate } from '../scheduling/candidate.ts'
 import { demandOf } from '../scheduling/capacity.ts'
-import { refused, REFUSED_ALREADY } from '../scheduling/filters.ts'
+import { admission, refused, REFUSED_ALREADY } from '../scheduling/filters.ts'
 import { KeptDecisions } from '../scheduling/kept-decisions.ts'
 import type { PlacementRequest } from '../scheduling/placement-request.ts'
 import { reasonsText, schedule, type Rules } from '../scheduling/schedule.ts'
@@ -262,7 +262,7 @@ export class Placing {
 
 const OVER = { kind: 'over' } as const
 /** A named node is its cluster's to judge: the summary may be older than the node. */
-const OF_NAMED = [refused]
+const OF_NAMED = [refused, admission]
 
 /** What the clusters said that were asked; else what speaks against each. */
 function whyNot(reasons: Counts, refusals: ReadonlyMap<string, string>, only: NodeId | undefined): string {

@@ -9,6 +9,8 @@ import type { VipIndex } from '../../core/model/service.ts'
 import type { KeptDecision } from '../scheduling/kept-decisions.ts'
 import type { MoveCause, ServiceSpec, SuccessorReport } from '../spec.ts'
 import type { NodeRow } from '../link/messages.ts'
+import type { AuditEntry } from './people/audit.ts'
+import type { ClusterOwner, Organisation, User, UserToken } from './people/records.ts'
 import type { EnrolmentRecord } from './revocation-register.ts'
 import type { KeptAnswer } from './v1/repeats.ts'
 
@@ -225,6 +227,16 @@ export class RootStore implements Disposable {
   /** By idempotency key (v1/repeats.ts). */
   readonly answers: Collection<KeptAnswer>
 
+  // whose all that is (people/)
+  readonly organisations: Collection<Organisation>
+  readonly users: Collection<User>
+  readonly userTokens: Collection<UserToken>
+  /** By cluster. */
+  readonly clusterOwners: Collection<ClusterOwner>
+  readonly audit: Collection<AuditEntry>
+  /** Itself, also where a caller is given a part of it (people/scoped.ts). */
+  readonly whole: RootStore
+
   private constructor(database: Store) {
     this.database = database
     this.apps = database.keptCollection('apps')
@@ -242,6 +254,12 @@ export class RootStore implements Disposable {
     this.decisions = database.collection('decisions')
     this.secrets = database.collection('secrets')
     this.answers = database.collection('answers')
+    this.organisations = database.keptCollection('organisations')
+    this.users = database.keptCollection('users')
+    this.userTokens = database.keptCollection('user-tokens')
+    this.clusterOwners = database.keptCollection('cluster-owners')
+    this.audit = database.collection('audit')
+    this.whole = this
   }
 
   static open(dir: string): RootStore {

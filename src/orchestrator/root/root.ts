@@ -19,7 +19,7 @@ import { type App, LinkServer, reader, type Upgrade } from '../link/link-server.
 import { Csr, Pem } from '../link/schemas.ts'
 import { rulesWith } from '../scheduling/schedule.ts'
 import type { Strategies } from '../scheduling/strategies.ts'
-import { authenticate, openAdmin, refreshAdmin } from './admin.ts'
+import { openAdmin, refreshAdmin } from './admin.ts'
 import { apiRoutes } from './api.ts'
 import { v1Routes } from './v1/routes.ts'
 import { LiveRows, TICK_MS } from './v1/watch/live-rows.ts'
@@ -31,6 +31,12 @@ import { refuseDuplicateKeys } from './json-body.ts'
 import { LargeSubmissions } from './large-submission.ts'
 import { NodeDirectory } from './node-directory.ts'
 import { pageRoutes } from './page.ts'
+import { admitRequest } from './people/callers.ts'
+import { Audit } from './people/audit.ts'
+import { LOOK_MS, OpenRequests } from './people/open-requests.ts'
+import { Passwords } from './people/passwords.ts'
+import { People } from './people/people.ts'
+import { View } from './people/view.ts'
 import { Reconciler } from './reconciler.ts'
 import { RevocationRegister } from './revocation-register.ts'
 import { RootStore } from './root-store.ts'
@@ -171,9 +177,16 @@ async function openState(life: Lifetime, options: RootOptions, parentLog: Log, m
   const renew = (csr: string) => authority.issue(csr, identity.principal)
   keepRenewed(life, identity, { renew, log, name: 'root certificate renewal' })
   const { mesh } = authority
+  const people = new People(store, clock)
+  const openRequests = new OpenRequests(people)
+  life.every(LOOK_MS, async () => openRequests.check(), 'what is open to whoever may no longer')
   return {
     store,
     events,
+    people,
+    passwords: new Passwords(() => clock.now()),
+    audit: new Audit({ kept: store.audit, together: (work) => store.database.transaction(work), clock, log }),
+    openRequests,
     secrets: new Secrets(dir, store, clock),
     authority,
     identity,
@@ -249,7 +262,7 @@ async function startServer(
   parts: State & Scheduling,
   { listen, publicUrl }: RootOptions,
 ): Promise<LinkServer> {
-  const { identity, store, clusters, reconciler, log } = parts
+  const { identity, store, people, clusters, reconciler, log } = parts
   const live = new LiveRows(parts)
   life.every(TICK_MS, () => live.tick(), 'rows that are watched')
   const server = life.use(
@@ -259,10 +272,11 @@ async function startServer(
         identity,
         ...(publicUrl === undefined ? {} : { publicUrl }),
         pending: () => store.database.pending,
-        authenticate: (request) => authenticate(request.headers.authorization, store),
+        authenticate: (request) => admitRequest(request, people, store),
         upgrades: { '/link': linkUpgrade(clusters, store) },
         routes: (app, server) => {
-          const context = { ...parts, server, live, startedAt: parts.clock.now() }
+          const view = new View(people.admin(), people)
+          const context = { ...parts, server, live, view, startedAt: parts.clock.now() }
           for (const [prefix, routes] of [
             ['/v1', v1Routes],
             ['/api/v1', apiRoutes],

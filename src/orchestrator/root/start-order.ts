@@ -1,6 +1,7 @@
 import { interestOf, type ServiceId } from '../../core/model/ids.ts'
 import { startsAfter } from '../sla/start-order.ts'
 import { servingOf } from './former-place.ts'
+import { mayKnow } from './people/admission.ts'
 import type { InstanceRecord, RootStore, ServiceRecord } from './root-store.ts'
 
 /** More are counted. */
@@ -13,11 +14,11 @@ const MOST_NAMED = 3
 export function whyWaiting(
   { spec }: ServiceRecord,
   instances: readonly InstanceRecord[],
-  store: Pick<RootStore, 'services' | 'instancesOf'>,
+  store: Pick<RootStore, 'services' | 'instancesOf' | 'organisations'>,
 ): string | undefined {
   if (spec.startsAfterConnectivity !== true || instances.some(({ generation }) => generation > 0)) return undefined
   const reasons = startsAfter(spec).flatMap((key) => {
-    const meant = servicesOf(key, store)
+    const meant = servicesOf(key, store).filter((other) => mayKnow(spec, other.spec, store))
     if (meant.length === 0) return [`${key}, which does not exist`]
     return meant.flatMap((each) => {
       const why = whyNotReady(each, store.instancesOf(each.id))

@@ -7,6 +7,7 @@ import type { AppSpec, ServiceSpec } from '../spec.ts'
 import { difference, type ServiceChange } from './difference.ts'
 import { contentOf, forgetRevisions, recordRevision, type RevisionReason } from './revisions.ts'
 import type { RootStore, ServiceRecord } from './root-store.ts'
+import { checkQuotas, unknownToThem } from './people/bounds.ts'
 import { missingSecrets } from './secrets.ts'
 import { startCycles } from './start-cycles.ts'
 import { assignVips, checkRequests, type VipRequest } from './vip-requests.ts'
@@ -21,6 +22,8 @@ export interface Submission {
   used?: ReadonlySet<InterestKey>
   /** Of a rollback. */
   reason?: RevisionReason
+  /** What services of others are called in what is told of conflicts. */
+  told?: (service: ServiceId) => string
 }
 
 export interface SubmitParts {
@@ -69,13 +72,15 @@ export function applyChanges(
 
 /** What a document would change. @throws MeshError SLA_CONFLICT with all conflicts at once */
 export function compare(
-  { apps, prune, used = new Set() }: Pick<Submission, 'apps' | 'prune' | 'used'>,
+  { apps, prune, used = new Set(), told, reason }: Omit<Submission, 'customer'>,
   { store, vips }: Pick<SubmitParts, 'store' | 'vips'>,
 ) {
   const changes = apps.flatMap((app) => difference(store.servicesOf(app), app.services, { prune }))
-  const { requests, conflicts, warnings } = checkRequests(apps, vips, { freed: new Set(changes.map(idOf)), used })
+  const { requests, conflicts, warnings } = checkRequests(apps, vips, { freed: new Set(changes.map(idOf)), used, told })
   conflicts.push(...startCycles(apps, { store, prune }), ...missingSecrets(apps, store))
+  conflicts.push(...unknownToThem(apps, store.whole))
   if (conflicts.length > 0) throw new MeshError('SLA_CONFLICT', { conflicts })
+  if (reason?.isAutomatic !== true) checkQuotas(changedSpecs(changes), store.whole) // what has failed goes back in any case
   return { changes, requests, warnings }
 }
 
@@ -94,6 +99,11 @@ export function remove(id: ServiceId, { store, vips }: SubmitParts): void {
   store.services.delete(id)
   forgetRevisions(id, store)
   vips.free(id)
+}
+
+function changedSpecs(changes: readonly ServiceChange[]): Map<ServiceId, ServiceSpec | undefined> {
+  const changed = changes.filter(({ kind }) => kind !== 'unchanged')
+  return new Map(changed.map((change) => [idOf(change), 'spec' in change ? change.spec : undefined]))
 }
 
 export function idOf(change: ServiceChange): ServiceId {

@@ -4,6 +4,7 @@ import { nearestText, type Nearest } from '../scheduling/nearest.ts'
 import { reasonsText, refusal } from '../scheduling/schedule.ts'
 import type { Clusters, LinkedCluster } from './clusters.ts'
 import type { RootStore } from './root-store.ts'
+import { admission } from './people/admission.ts'
 import { requestFor } from './placement-facts.ts'
 import { membersOf, unknownWishes } from './wishes.ts'
 
@@ -29,7 +30,9 @@ export async function whyNowhere(
   refusals: ReadonlyMap<string, string>,
   { store, clusters }: { store: RootStore; clusters: Clusters },
 ): Promise<string> {
-  const counted = await Promise.all(Array.from(clusters.all(), (cluster) => countedBy(cluster, spec, store)))
+  const admitted = admission(spec, store) ?? (() => true)
+  const open = Array.from(clusters.all()).filter(({ name }) => admitted(name)) // of the others it is told nothing
+  const counted = await Promise.all(open.map((cluster) => countedBy(cluster, spec, store)))
   const reasons: Record<string, number> = {}
   for (const one of counted)
     for (const [reason, nodes] of Object.entries(one.reasons)) reasons[reason] = (reasons[reason] ?? 0) + nodes
@@ -43,7 +46,7 @@ export async function whyNowhere(
     ...(isEmpty && rest.length > 0 ? [] : [reasonsText(reasons, { nodes, none })]),
     ...rest.map(({ cluster }) => `${cluster}: ${refusals.get(cluster) ?? ''}`),
     ...nearestOf(counted),
-    ...unknownWishes(spec.constraints, membersOf(store)),
+    ...unknownWishes(spec.constraints, membersOf(store, admitted)),
   ]
     .join('; ')
     .slice(0, 2_000)

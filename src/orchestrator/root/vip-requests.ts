@@ -44,6 +44,13 @@ export function keysInTheWay(apps: readonly AppSpec[], vips: Vips): InterestKey[
   return [...new Set(others.map(({ service }) => interestOf(service)))]
 }
 
+export interface RequestContext {
+  freed: ReadonlySet<ServiceId>
+  used: ReadonlySet<InterestKey>
+  /** What a service is called in what is told; its name when absent. */
+  told?: ((service: ServiceId) => string) | undefined
+}
+
 /**
  * Checks all requests of a document against what is assigned. Services that the document itself changes or removes (`freed`) make
  * room, whatever their order; automatic addresses of other services do unless a node uses them (`used`).
@@ -51,7 +58,7 @@ export function keysInTheWay(apps: readonly AppSpec[], vips: Vips): InterestKey[
 export function checkRequests(
   apps: readonly AppSpec[],
   vips: Vips,
-  { freed, used }: { freed: ReadonlySet<ServiceId>; used: ReadonlySet<InterestKey> },
+  { freed, used, told = (service) => service }: RequestContext,
 ): RequestCheck {
   const found = apps.map(requestsOf)
   const requests = found.flatMap(({ requests }) => requests)
@@ -66,12 +73,12 @@ export function checkRequests(
     if (twin !== undefined)
       conflicts.push(conflict(request, `${twin.choice} of ${twin.service} in this document requests it too`))
     else if (holder !== undefined && holder.service !== service && !freed.has(holder.service)) {
-      const reason = whyHeld(holder, used)
+      const reason = whyHeld(holder, used, told)
       if (reason !== undefined) conflicts.push(conflict(request, reason))
     }
     const former = vips.restingAt(index)?.record ?? (holder?.requested === true ? holder : undefined)
     if (former !== undefined && (former.service !== service || former.choice !== choice))
-      warnings.push(rememberedElsewhere(request, former))
+      warnings.push(rememberedElsewhere(request, { ...former, service: told(former.service) }))
   }
   return { requests, conflicts, warnings }
 }
@@ -180,9 +187,14 @@ function requestsOfService(
   return { requests, conflicts }
 }
 
-function whyHeld({ service, choice, requested }: VipRecord, used: ReadonlySet<InterestKey>): string | undefined {
-  if (requested === true) return `it belongs to ${choice} of ${service}, which requests it`
-  return used.has(interestOf(service)) ? `it was assigned to ${choice} of ${service}, which nodes are using` : undefined
+function whyHeld(
+  { service, choice, requested }: VipRecord,
+  used: ReadonlySet<InterestKey>,
+  told: (service: ServiceId) => string,
+): string | undefined {
+  const name = told(service)
+  if (requested === true) return `it belongs to ${choice} of ${name}, which requests it`
+  return used.has(interestOf(service)) ? `it was assigned to ${choice} of ${name}, which nodes are using` : undefined
 }
 
 function rememberedElsewhere({ path, address }: VipRequest, { service, choice }: VipRecord): Fault {

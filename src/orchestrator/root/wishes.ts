@@ -1,4 +1,5 @@
 import { editDistance } from '../../core/kit/suggest.ts'
+import { clusterOf } from '../../core/model/ids.ts'
 import type { Constraint } from '../spec.ts'
 import type { RootStore } from './root-store.ts'
 
@@ -10,10 +11,14 @@ export interface Members {
 }
 
 /** Those that have joined, whether or not they are away. */
-export function membersOf({ clusters, enrolments, nodes }: RootStore): Members {
+export function membersOf(
+  { clusters, enrolments, nodes }: RootStore,
+  isOpen: (cluster: string) => boolean = () => true,
+): Members {
   const enrolled = enrolments.list().flatMap(({ role, id }) => (role === 'node' ? [id] : []))
   const listed = nodes.list().flatMap(({ rows }) => rows.map(({ id }) => id))
-  return { clusters: clusters.keys(), nodes: [...new Set([...enrolled, ...listed])] }
+  const all = [...new Set([...enrolled, ...listed])]
+  return { clusters: clusters.keys().filter(isOpen), nodes: all.filter((id) => isOpen(clusterOf(id))) }
 }
 
 /** The nodes and clusters that these constraints name and that have never joined: `no node zz has joined (nearest names: n1, n2)`. */

@@ -37,6 +37,11 @@ export const condition: Filter = (_, candidate) => {
 export const REFUSED_ALREADY = 'refused it already'
 export const refused: Filter = ({ refusedBy }, { id }) => (refusedBy?.has(id) ? REFUSED_ALREADY : undefined)
 
+/** Of whoever owns the cluster (docs/tenants.md). */
+export const NOT_ADMITTED = 'its owner does not admit the organisation'
+export const admission: Filter = ({ admitted }, { cluster }) =>
+  admitted === undefined || admitted(cluster) ? undefined : NOT_ADMITTED
+
 export const runtime: Filter = ({ spec }, { runtimes }) =>
   runtimes.includes(spec.runtime) ? undefined : `runtime ${spec.runtime} not offered`
 
@@ -78,6 +83,7 @@ export const distance: Filter = (request, candidate) =>
 const NAMED: Readonly<Record<string, Filter>> = {
   condition,
   refused,
+  admission,
   runtime,
   architecture,
   constraints,

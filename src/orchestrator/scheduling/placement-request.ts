@@ -8,6 +8,8 @@ export interface PlacementRequest {
   spec: ServiceSpec
   /** Ids of candidates that were asked for this instance and refused it. */
   refusedBy?: ReadonlySet<string>
+  /** Whether who owns the cluster lets this be placed there; absent where every cluster does. */
+  admitted?: (cluster: string) => boolean
   /** The nodes to which a latency constraint is measured; absent where nothing is known of them. */
   near?: (constraint: Constraint) => readonly Anchor[]
   /** Where the other instances of a service are; absent where that is not known. A service id or an interest key. */

@@ -17,6 +17,8 @@ export interface EventQuery {
   since?: number | undefined
   /** Only larger numbers. */
   after?: number | undefined
+  /** Only those that whoever asks may see; all when absent. */
+  sees?: ((event: Event) => boolean) | undefined
 }
 
 export interface PageQuery extends EventQuery {
@@ -208,8 +210,8 @@ function eventOf(
   }
 }
 
-function fits(event: Event, { name, since = 0 }: EventQuery): boolean {
-  return event.at >= since && (name === undefined || isAbout(event, name))
+function fits(event: Event, { name, since = 0, sees }: EventQuery): boolean {
+  return event.at >= since && (name === undefined || isAbout(event, name)) && (sees === undefined || sees(event))
 }
 
 /** Whether events of a service, node or cluster can be about what is asked for. */

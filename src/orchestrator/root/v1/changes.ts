@@ -67,10 +67,12 @@ const Applied = Type.Object({
 
 const applyOperation = operation({
   id: 'apply',
+  needs: 'change given',
   method: 'post',
   path: '/apps',
   summary: 'Applies an SLA document, or says what it would change',
   bodyLimit: MAX_DOCUMENT_BYTES,
+  about: (_given, answer) => (answer as { apps: string[] }).apps.join(' '),
   query: Type.Object({
     dryRun: Type.Optional(Type.Boolean({ description: 'Changes nothing.' })),
     prune: Type.Optional(Type.Boolean({ description: 'Services of its apps that it does not name are deleted.' })),
@@ -84,6 +86,7 @@ const applyOperation = operation({
 
 const deleteAppOperation = operation({
   id: 'deleteApp',
+  needs: 'change app',
   method: 'delete',
   path: '/apps/{name}',
   summary: 'Deletes an app and its services',
@@ -95,6 +98,7 @@ const deleteAppOperation = operation({
 
 const scale = operation({
   id: 'scaleService',
+  needs: 'change service',
   method: 'patch',
   path: '/services/{name}',
   summary: 'Changes how many instances are wanted',
@@ -114,6 +118,7 @@ const scale = operation({
 
 const deleteServiceOperation = operation({
   id: 'deleteService',
+  needs: 'change service',
   method: 'delete',
   path: '/services/{name}',
   summary: 'Deletes a service and its instances',
@@ -130,6 +135,7 @@ const deleteServiceOperation = operation({
 
 const listRevisions = operation({
   id: 'listRevisions',
+  needs: 'see service',
   path: '/services/{name}/revisions',
   summary: 'What was applied of a service, the last ten',
   params: service,
@@ -155,6 +161,7 @@ const listRevisions = operation({
 
 const rollback = operation({
   id: 'rollBack',
+  needs: 'change service',
   method: 'post',
   path: '/services/{name}/rollback',
   summary: 'Applies an earlier revision again',
@@ -175,6 +182,7 @@ const rollback = operation({
 
 const run = operation({
   id: 'runJob',
+  needs: 'change service',
   method: 'post',
   path: '/services/{name}/run',
   summary: 'Runs a job now',
@@ -196,6 +204,7 @@ const Explained = Type.Unsafe<PlacementExplanation>(
 
 const explainService = operation({
   id: 'explainService',
+  needs: 'see service',
   path: '/services/{name}/explain',
   summary: 'Where a further instance would go, and why',
   params: service,
@@ -208,6 +217,7 @@ const explainService = operation({
 
 const explainInstance = operation({
   id: 'explainInstance',
+  needs: 'see instance',
   path: '/instances/{name}/explain',
   summary: 'Why an instance is where it is',
   params: instance,
@@ -226,6 +236,8 @@ const explainInstance = operation({
 
 const logs = operation({
   id: 'readLogs',
+  isAudited: true,
+  needs: 'see instance',
   path: '/instances/{name}/logs',
   summary: 'What an instance wrote, as lines',
   params: instance,
@@ -252,6 +264,7 @@ const Moved = Type.Object({
 
 const migrateOperation = operation({
   id: 'migrateInstance',
+  needs: 'change instance',
   method: 'post',
   path: '/instances/{name}/migrate',
   summary: 'Moves an instance to another node',
@@ -264,6 +277,7 @@ const migrateOperation = operation({
 
 const restartOperation = operation({
   id: 'restartInstance',
+  needs: 'change instance',
   method: 'post',
   path: '/instances/{name}/restart',
   summary: 'Replaces the run of an instance by another on the same node',
@@ -275,6 +289,7 @@ const restartOperation = operation({
 
 const cordonOperation = operation({
   id: 'cordonNode',
+  needs: 'operate node',
   method: 'post',
   path: '/nodes/{cluster}/{node}/cordon',
   summary: 'Nothing new is placed on the node',
@@ -287,6 +302,7 @@ const cordonOperation = operation({
 
 const uncordonOperation = operation({
   id: 'uncordonNode',
+  needs: 'operate node',
   method: 'post',
   path: '/nodes/{cluster}/{node}/uncordon',
   summary: 'The node takes instances again',
@@ -298,6 +314,7 @@ const uncordonOperation = operation({
 
 const drainOperation = operation({
   id: 'drainNode',
+  needs: 'operate node',
   method: 'post',
   path: '/nodes/{cluster}/{node}/drain',
   summary: 'What runs on the node moves away',
@@ -310,6 +327,7 @@ const drainOperation = operation({
 
 const drainedOperation = operation({
   id: 'drainStatus',
+  needs: 'see node',
   path: '/nodes/{cluster}/{node}/drain',
   summary: 'What is left on a node that drains',
   params: node,
@@ -320,6 +338,7 @@ const drainedOperation = operation({
 
 const removeNodeOperation = operation({
   id: 'deleteNode',
+  needs: 'operate node',
   method: 'delete',
   path: '/nodes/{cluster}/{node}',
   summary: 'Revokes the certificates of a node',
@@ -331,6 +350,7 @@ const removeNodeOperation = operation({
 
 const removeRelayOperation = operation({
   id: 'deleteRelay',
+  needs: 'operate relay',
   method: 'delete',
   path: '/relays/{cluster}/{relay}',
   summary: 'Revokes the certificates of a relay',
@@ -342,6 +362,7 @@ const removeRelayOperation = operation({
 
 const removeClusterOperation = operation({
   id: 'deleteCluster',
+  needs: 'operate cluster',
   method: 'delete',
   path: '/clusters/{name}',
   summary: 'Revokes the certificates of a cluster, and of all that it has signed',

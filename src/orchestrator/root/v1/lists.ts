@@ -29,6 +29,7 @@ const NODES_MS = 1_000
 
 const listApps = operation({
   id: 'listApps',
+  needs: 'see listed',
   path: '/apps',
   summary: 'Apps',
   query: Type.Object({ ...paging, name }),
@@ -42,6 +43,7 @@ const listApps = operation({
 
 const listServices = operation({
   id: 'listServices',
+  needs: 'see listed',
   path: '/services',
   summary: 'Services, with what is wanted and what runs of each',
   query: Type.Object({ ...paging, name, runtime: filter('Only those of this runtime.') }),
@@ -56,6 +58,7 @@ const listServices = operation({
 
 const getService = operation({
   id: 'getService',
+  needs: 'see service',
   path: '/services/{name}',
   summary: 'One service, with its document',
   params: Type.Object({ name: one('`app.namespace.service.namespace`') }),
@@ -70,6 +73,7 @@ const getService = operation({
 
 const listInstances = operation({
   id: 'listInstances',
+  needs: 'see listed',
   path: '/instances',
   summary: 'Instances, and where they run',
   query: Type.Object({
@@ -110,6 +114,7 @@ const listInstances = operation({
 
 const getInstance = operation({
   id: 'getInstance',
+  needs: 'see instance',
   path: '/instances/{name}',
   summary: 'One instance',
   params: Type.Object({ name: one('The service and the number of the instance.') }),
@@ -124,6 +129,7 @@ const getInstance = operation({
 
 const listRuns = operation({
   id: 'listRuns',
+  needs: 'see listed',
   path: '/runs',
   summary: 'Runs of jobs, the last 20 of each instance',
   query: Type.Object({ ...paging, name }),
@@ -142,6 +148,7 @@ const listRuns = operation({
 
 const listNodes = operation({
   id: 'listNodes',
+  needs: 'see listed',
   path: '/nodes',
   summary: 'Nodes, and what is free on them',
   query: Type.Object({
@@ -168,6 +175,7 @@ const listNodes = operation({
 
 const getNode = operation({
   id: 'getNode',
+  needs: 'see node',
   path: '/nodes/{cluster}/{node}',
   summary: 'One node',
   params: Type.Object({ cluster: one('Its cluster.'), node: one('Its name within the cluster.') }),
@@ -190,6 +198,7 @@ export function nodeOf(node: Parameters<typeof nodeRow>[0], left: Parameters<typ
 
 const listClusters = operation({
   id: 'listClusters',
+  needs: 'see listed',
   path: '/clusters',
   summary: 'Clusters, and what is free in them',
   query: Type.Object({ ...paging, name, condition: Type.Optional(Cluster.properties.condition) }),
@@ -206,6 +215,7 @@ const listClusters = operation({
 
 const listRelayRows = operation({
   id: 'listRelays',
+  needs: 'see listed',
   path: '/relays',
   summary: 'Relays of the clusters that answer',
   query: Type.Object({ ...paging, name }),
@@ -220,6 +230,7 @@ const listRelayRows = operation({
 
 const listEvents = operation({
   id: 'listEvents',
+  needs: 'see listed',
   path: '/events',
   summary: 'What happened, the newest first',
   query: Type.Object({
@@ -243,6 +254,7 @@ const listEvents = operation({
 
 const getStatus = operation({
   id: 'getStatus',
+  needs: 'see listed',
   path: '/status',
   summary: 'The root itself',
   answer: Status,

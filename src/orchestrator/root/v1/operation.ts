@@ -3,6 +3,7 @@ import type { Static, TObject, TSchema } from 'typebox'
 import Type from 'typebox'
 import { reader } from '../../link/link-server.ts'
 import type { ApiContext } from '../api-context.ts'
+import type { Need } from '../people/need.ts'
 
 /**
  * One call of the API, as data: its route is registered from it, what comes in is checked by it, and the document describes it
@@ -15,6 +16,8 @@ export interface Operation {
   /** Below `/v1`, as OpenAPI writes it: `/services/{name}`. */
   path: string
   summary: string
+  /** Who may: nobody, unless it says so (people/need.ts). */
+  needs: Need
   /** Of the path. */
   params: TObject
   query: TObject
@@ -29,6 +32,12 @@ export interface Operation {
   contentType?: string | undefined
   /** Refusals beside those of every call. */
   refusals: readonly number[]
+  /** Its answer has a secret, and is not kept for those who ask again. */
+  isSecret?: boolean | undefined
+  /** Of a call that only reads: whether it is in the audit log. */
+  isAudited?: boolean | undefined
+  /** For the audit log: what it was about, where that is not in its path. */
+  about?: ((given: Given, answer: unknown) => string | undefined) | undefined
   run: (given: Given, context: ApiContext) => unknown
 }
 
@@ -44,6 +53,7 @@ interface Parts<P extends TObject, Q extends TObject, B extends TSchema, R exten
   id: string
   path: string
   summary: string
+  needs: Need
   method?: Operation['method']
   params?: P
   query?: Q
@@ -54,6 +64,9 @@ interface Parts<P extends TObject, Q extends TObject, B extends TSchema, R exten
   answer: R
   contentType?: string
   refusals?: readonly number[]
+  isSecret?: boolean
+  isAudited?: boolean
+  about?: (given: Given, answer: unknown) => string | undefined
   run: (
     given: { params: Static<P>; query: Static<Q>; body: Static<B>; request: FastifyRequest; reply: FastifyReply },
     context: ApiContext,

@@ -3,29 +3,53 @@ import { MeshError } from '../../../core/errors.ts'
 import { pathOf } from '../../../core/kit/request-target.ts'
 import type { App } from '../../link/link-server.ts'
 import type { ApiContext } from '../api-context.ts'
+import { callerOf } from '../people/callers.ts'
+import type { Thing } from '../people/may.ts'
+import type { Need, Params } from '../people/need.ts'
+import type { People } from '../people/people.ts'
+import type { Grant } from '../people/roles.ts'
+import { auditOperation } from './audit.ts'
+import { LOGINS } from './logins.ts'
+import { OWNERS } from './owners.ts'
+import { PEOPLE } from './people.ts'
+import { scopedContext } from '../people/scoped.ts'
+import { View } from '../people/view.ts'
 import { CHANGES } from './changes.ts'
 import { LISTS } from './lists.ts'
 import { documentOf } from './openapi.ts'
-import { givenOf, type Operation } from './operation.ts'
+import { type Given, givenOf, type Operation } from './operation.ts'
 import { hashOfRequest, Repeats } from './repeats.ts'
 import { RequestRate } from './request-rate.ts'
 import { watchOperation } from './watch/watch.ts'
 
-export const OPERATIONS: readonly Operation[] = [...LISTS, ...CHANGES, watchOperation]
+export const OPERATIONS: readonly Operation[] = [
+  ...LISTS,
+  ...CHANGES,
+  watchOperation,
+  ...PEOPLE,
+  ...LOGINS,
+  ...OWNERS,
+  auditOperation,
+]
 
 /** The API, under /v1. The server has authenticated every caller. */
 export function v1Routes(app: App, context: ApiContext): void {
-  const { clock, log, large, store } = context
+  const { clock, log, large, store, people, openRequests } = context
   const rate = new RequestRate(() => clock.now())
   const repeats = new Repeats(store.answers, () => clock.wall())
   app.addHook('onRequest', async (request, reply) => {
-    rate.take(request.headers.authorization ?? '')
+    rate.take(request.routeOptions.config.open === true ? request.ip : callerOf(request).id)
     if (request.is404) refuseUnknown(request, reply) // before a body is read
+    const { needs } = request.routeOptions.config
+    if (needs === undefined) return
+    const params = request.params as Params
+    reply.raw.once('close', openRequests.enter({ caller: callerOf(request), needs, params, response: reply.raw }))
   })
   app.addHook('preHandler', async ({ method }) => {
     if (!isReading(method)) await large.idle() // what changes while a document is applied would meet half of it
   })
   app.addHook('onSend', async ({ id }, reply) => void reply.header('x-request-id', id))
+  app.addHook('onSend', async (request, reply) => audited(request, reply.statusCode, context))
   app.addHook('onResponse', async ({ id, method, url }, { statusCode: status }) => {
     const facts = { requestId: id, method, path: pathOf(url).slice(0, 400), status }
     if (isReading(method)) log.debug('API request', facts)
@@ -34,27 +58,92 @@ export function v1Routes(app: App, context: ApiContext): void {
   for (const operation of OPERATIONS) {
     const given = givenOf(operation)
     const answered = async (request: FastifyRequest, reply: FastifyReply) => {
-      const answer = await operation.run(given(request, reply), context)
+      const seen = operation.needs === 'open' ? context : scopedContext(context, new View(callerOf(request), people))
+      const checked = given(request, reply)
+      ABOUT.set(request, aboutOf(checked))
+      const answer = await operation.run(checked, seen)
+      if (operation.about !== undefined) ABOUT.set(request, operation.about(checked, answer))
       return answer === reply ? undefined : JSON.stringify(answer)
     }
     app.route({
       method: operation.method.toUpperCase(),
       url: operation.path.replace(/\{(\w+)\}/g, ':$1'),
+      config: { operation, ...(operation.needs === 'open' ? { open: true } : { needs: operation.needs }) },
       ...(operation.bodyLimit === undefined ? {} : { bodyLimit: operation.bodyLimit }),
       handler: async (request, reply) => {
-        const key = operation.method === 'post' ? keyIn(request) : undefined
+        const mayRepeat = operation.method === 'post' && operation.needs !== 'open' && operation.isSecret !== true
+        const key = mayRepeat ? keyIn(request) : undefined
         const { status } = operation
         const body =
           key === undefined
             ? await answered(request, reply)
-            : await once({ key, status, repeats }, request, () => answered(request, reply))
+            : await once({ key: keyOf(request, key), status, repeats }, request, () => answered(request, reply))
         return body === undefined ? reply : reply.code(status).type('application/json; charset=utf-8').send(body)
       },
     })
   }
   const document = JSON.stringify(documentOf(OPERATIONS, context.version))
-  app.get('/openapi.json', (_request, reply) => reply.type('application/json; charset=utf-8').send(document))
+  app.get('/openapi.json', { config: { needs: 'self' } }, (_request, reply) =>
+    reply.type('application/json; charset=utf-8').send(document),
+  )
   app.setNotFoundHandler(refuseUnknown)
+}
+
+declare module 'fastify' {
+  interface FastifyContextConfig {
+    operation?: Operation
+  }
+}
+
+/** What a request is about, for the audit log. */
+const ABOUT = new WeakMap<FastifyRequest, string | undefined>()
+
+function aboutOf({ params, body }: Given): string {
+  const { name } = (typeof body === 'object' && body !== null ? body : {}) as { name?: unknown }
+  const named = Object.values(params).join('/')
+  return named === '' && typeof name === 'string' ? name : named
+}
+
+/** What changes something, and what reads more than facts; what was refused, too. A login says so itself. */
+function audited(request: FastifyRequest, status: number, { audit, people, store }: ApiContext): void {
+  const { operation } = request.routeOptions.config
+  if (operation === undefined || operation.needs === 'open') return
+  if (!(operation.isAudited ?? operation.method !== 'get') || status === 401 || status === 429) return
+  const { user, id, by } = callerOf(request)
+  const about = ABOUT.get(request) ?? Object.values(request.params as Params).join('/')
+  audit.record({
+    user,
+    ...(by === 'credential' ? {} : { token: id }),
+    from: request.ip,
+    call: operation.id,
+    about,
+    status,
+    requestId: request.id,
+    organisations: organisationsOf(operation.needs, about, { people, grants: store.users.get(user)?.grants ?? [] }),
+  })
+}
+
+/** Whose it is what was done; what is nobody’s is theirs to whom the user belongs. */
+function organisationsOf(
+  needs: Need,
+  about: string,
+  { people, grants }: { people: People; grants: readonly Grant[] },
+): string[] {
+  const [, of] = needs.split(' ')
+  const [named = ''] = about.split(' ')
+  if (of === 'node' || of === 'relay' || of === 'cluster') return toList(people.node(named))
+  if (of === 'organisation') return [named]
+  if (of !== undefined && /^(app|service|instance|secret)$/.test(of)) return toList(people.app(named))
+  if (needs === 'change given' && named !== '') {
+    const all = new Set(about.split(' ').map((name) => toList(people.app(name))[0])) // of several, it names those of others
+    return [...all].flatMap((organisation) => (all.size === 1 && organisation !== undefined ? [organisation] : []))
+  }
+  return [...new Set(grants.flatMap(({ organisation }) => organisation ?? []))]
+}
+
+function toList(thing: Thing): string[] {
+  if (thing.kind === 'app') return thing.organisation === undefined ? [] : [thing.organisation]
+  return thing.kind === 'cluster' && thing.owner !== undefined ? [thing.owner] : []
 }
 
 /** @throws MeshError METHOD_REFUSED, ROUTE_UNKNOWN */
@@ -78,6 +167,12 @@ function keyIn({ headers }: FastifyRequest): string | undefined {
   throw new MeshError('MESSAGE_INVALID', {
     problem: 'Idempotency-Key has 1 to 200 printable characters, without blanks',
   })
+}
+
+/** A key is of whoever made it: another's answer is nobody else's. */
+function keyOf(request: FastifyRequest, key: string): string {
+  const { by, id } = callerOf(request)
+  return by === 'credential' ? key : `${id} ${key}`
 }
 
 interface Repeated {

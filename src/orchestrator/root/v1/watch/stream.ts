@@ -1,6 +1,9 @@
+import { createHash } from 'node:crypto'
 import { onAbort } from '../../../../core/kit/abort.ts'
 import { Bell } from '../../../../core/kit/bell.ts'
 import type { Events, Followed } from '../../events/events.ts'
+import { nodeSeen } from '../../people/scoped.ts'
+import type { View } from '../../people/view.ts'
 import type { Live } from './live.ts'
 import { ROW_KINDS, type RowChange, type RowKind } from './row-log.ts'
 
@@ -38,7 +41,9 @@ export function positionIn(id: string | undefined): Position | undefined {
 
 export interface WatchParts {
   live: Live
+  /** As the reader sees them. */
   events: Events
+  view: View
   clock: { after(ms: number, act: () => void): () => void }
 }
 
@@ -46,7 +51,7 @@ export interface WatchParts {
 export async function* watch(
   kinds: ReadonlySet<WatchKind>,
   from: Position | undefined,
-  { live, events, clock }: WatchParts,
+  { live, events, clock, view }: WatchParts,
   signal: AbortSignal,
 ): AsyncGenerator<string> {
   const leave = await live.enter()
@@ -54,8 +59,10 @@ export async function* watch(
   const bell = new Bell()
   using _gone = onAbort(signal, () => bell.ring())
   using _rows = live.onChanged(() => bell.ring())
-  const known = from?.epoch === live.epoch ? from.rows : undefined
-  let at = { epoch: live.epoch, rows: known ?? -1, events: from?.events ?? events.last }
+  let mark = view.mark
+  const epoch = epochFor(live, mark)
+  const known = from?.epoch === epoch ? from.rows : undefined
+  let at = { epoch, rows: known ?? -1, events: from?.events ?? events.last }
   const followed = kinds.has('events') ? events.follow({ after: at.events }, signal)[Symbol.asyncIterator]() : undefined
   try {
     yield 'retry: 1000\n\n'
@@ -70,14 +77,19 @@ export async function* watch(
     }
     let next = followed && new Arrival(followed.next(), bell)
     while (!signal.aborted) {
+      if (view.mark !== mark) {
+        mark = view.mark // it sees something else than before: all of it anew
+        at = { ...at, epoch: epochFor(live, mark), rows: -1 }
+      }
       const changes = live.log.after(at.rows, PIECE)
       if (changes === undefined && rowKinds.length > 0) {
         at = { ...at, rows: live.log.last }
-        yield* everything(rowKinds, live, at)
+        yield* everything(rowKinds, live, view, at)
       } else if (changes !== undefined && changes.length > 0) {
         at = { ...at, rows: changes.at(-1)?.number ?? at.rows }
         const text = changes
           .filter(({ kind }) => kinds.has(kind))
+          .flatMap((change) => seenBy(view, change) ?? [])
           .map((change) => rowText(change, { ...at, rows: change.number }))
           .join('')
         if (text !== '') yield text
@@ -109,16 +121,34 @@ class Arrival<T> {
   }
 }
 
-function* everything(kinds: readonly RowKind[], live: Live, at: Position): Generator<string> {
+function* everything(kinds: readonly RowKind[], live: Live, view: View, at: Position): Generator<string> {
   const lists = kinds.map((kind) => ({ kind, rows: live.log.rows(kind) })) // in one moment, that of `at`
   yield messageOf('reset', { kinds }, at)
   for (const { kind, rows } of lists)
     for (let first = 0; first < rows.length; first += PIECE)
       yield rows
         .slice(first, first + PIECE)
-        .map(({ id, text }) => rowText({ kind, id, text }, undefined))
+        .flatMap(({ id, text }) => seenBy(view, { kind, id, text }) ?? [])
+        .map((row) => rowText(row, undefined))
         .join('')
   yield messageOf('synced', {}, at)
+}
+
+/** Numbers of another epoch mean nothing: also not to somebody who sees other things by now. */
+function epochFor(live: Live, mark: string): string {
+  return mark === '' ? live.epoch : createHash('sha256').update(`${live.epoch} ${mark}`).digest('hex').slice(0, 8)
+}
+
+/** The row as the reader may see it; `undefined`: not at all. */
+function seenBy<R extends Pick<RowChange, 'kind' | 'id' | 'text'>>(view: View, row: R): R | undefined {
+  if (view.isWhole) return row
+  const { kind, id, text } = row
+  if (kind === 'nodes') {
+    if (!view.seesNode(id)) return undefined
+    if (text?.includes('"mayStillRun"') !== true) return row
+    return { ...row, text: JSON.stringify(nodeSeen(JSON.parse(text) as { mayStillRun?: string[] }, view)) }
+  }
+  return (kind === 'clusters' ? view.seesCluster(id) : view.sees(id)) ? row : undefined
 }
 
 function eventsText({ events, isMissing }: Followed, at: Position): string {

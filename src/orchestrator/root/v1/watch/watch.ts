@@ -9,6 +9,7 @@ import { positionIn, watch, WATCH_KINDS } from './stream.ts'
 /** What changes, as it changes. */
 export const watchOperation = operation({
   id: 'watch',
+  needs: 'see listed',
   path: '/watch',
   summary: 'What changes, as server-sent events; first all there is. `Last-Event-ID` goes on where a stream broke',
   query: Type.Object({

@@ -1,0 +1,52 @@
+import type { ServerResponse } from 'node:http'
+import type { Caller } from './may.ts'
+import { checkNeed, type Need, type Params } from './need.ts'
+import type { People } from './people.ts'
+
+interface OpenRequest {
+  caller: Caller
+  needs: Need
+  params: Params
+  response: Pick<ServerResponse, 'destroy'>
+}
+
+/** What is being answered: a stream ends when whoever reads it may no longer. Smaller looks more often; larger ends it later. */
+export const LOOK_MS = 1_000
+
+export class OpenRequests {
+  readonly #people: People
+  readonly #open = new Set<OpenRequest>()
+
+  constructor(people: People) {
+    this.#people = people
+    people.onChanged(() => this.check())
+  }
+
+  /** The credential of the root may always. Returns what is called when it has been answered. */
+  enter(request: OpenRequest): () => void {
+    if (request.caller.by === 'credential') return () => undefined
+    this.#open.add(request)
+    return () => this.#open.delete(request)
+  }
+
+  /** Cuts those whose token has ended, or was revoked, and those that need what their user may no longer do. */
+  check(): void {
+    for (const request of this.#open) {
+      if (this.#mayGoOn(request)) continue
+      this.#open.delete(request)
+      request.response.destroy()
+    }
+  }
+
+  #mayGoOn({ caller, needs, params }: OpenRequest): boolean {
+    if (needs === 'self') return true // short, and the answer of whoever ends its own session
+    const now = this.#people.again(caller)
+    if (now === undefined) return false
+    try {
+      checkNeed(needs, params, now, this.#people)
+      return true
+    } catch {
+      return false
+    }
+  }
+}
