@@ -9,7 +9,8 @@ import { ExternalRuntime } from '../orchestrator/worker/external-runtime.ts'
 import { ProcessRuntime } from '../orchestrator/worker/process-runtime.ts'
 import type { Endpoint } from '../orchestrator/worker/runtime.ts'
 import type { Separation } from '../orchestrator/worker/separation.ts'
-import { Worker, type InstanceProcesses } from '../orchestrator/worker/worker.ts'
+import type { InstanceProcesses } from '../orchestrator/worker/slots.ts'
+import { Worker } from '../orchestrator/worker/worker.ts'
 import type { WorkerConfig } from '../orchestrator/worker/worker-config.ts'
 
 /** What the data plane asks about the instances of this node. */

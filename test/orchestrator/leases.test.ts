@@ -17,6 +17,8 @@ import { freshDir } from './worker-node.ts'
 
 t.setTimeout(120_000) // a busy machine takes several times as long
 
+const NEVER = new AbortController().signal
+
 const saved = (seconds: number | undefined, run?: string) => ({
   assignment: { ...assignmentOf(), spec: { ...assignmentOf().spec, leaseSeconds: seconds } },
   state: 'running' as const,
@@ -34,9 +36,15 @@ t.test('nothing starts without a lease, and each counts from when it was asked f
   const leases = new Leases({ dir, log: silentLog, uptime: () => now, boot, onHeld: () => held.push(now) })
   t.equal(leases.shortest, undefined)
   let isStarted = false
-  const start = leases.valid(20)?.then(() => (isStarted = true))
+  const start = leases.valid(20, NEVER)?.then(() => (isStarted = true))
   t.ok(start, 'the cluster has not answered yet')
   t.equal(leases.shortest, 20, 'so it is asked')
+  const withdrawn = new AbortController()
+  const waits = leases.valid(5, withdrawn.signal)
+  t.equal(leases.shortest, 5)
+  withdrawn.abort()
+  await waits
+  t.equal(leases.shortest, 20, 'nothing is left of one that was withdrawn before')
   const sentAt = leases.now()
   now += 5
   leases.renewed(sentAt)
@@ -57,14 +65,14 @@ t.test('nothing starts without a lease, and each counts from when it was asked f
   leases.renewed(90)
   t.equal(readLeases(dir)[0]?.until, 120, 'an older answer takes nothing away')
   now = 120
-  t.ok(leases.valid(20), 'over')
-  t.equal(leases.valid(60), undefined)
+  t.ok(leases.valid(20, NEVER), 'over')
+  t.equal(leases.valid(60, NEVER), undefined)
 
   const later = new Leases({ dir, log: silentLog, uptime: () => 10, boot: 'b2' })
-  t.ok(later.valid(60), 'what was answered before the machine was started again counts no more')
+  t.ok(later.valid(60, NEVER), 'what was answered before the machine was started again counts no more')
   const next = new Leases({ dir, log: silentLog, uptime: () => now, boot })
-  t.equal(next.valid(60), undefined, 'the next agent goes on with what is left')
-  t.ok(next.valid(20))
+  t.equal(next.valid(60, NEVER), undefined, 'the next agent goes on with what is left')
+  t.ok(next.valid(20, NEVER))
   next.note('b', leased(60, 'run-b'))
   t.same(readLeases(dir).length, 2, 'what is not adopted yet is still guarded')
   next.restored()

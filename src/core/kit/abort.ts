@@ -24,3 +24,10 @@ export function within<T>(promise: Promise<T>, ms: number, signal: AbortSignal):
   const timer = setTimeout(() => reject(new MeshError('REQUEST_TIMEOUT', { ms })), ms)
   return unlessAborted(Promise.race([promise, late]), signal).finally(() => clearTimeout(timer))
 }
+
+/** The promise, or `undefined` as soon as the signal aborts; nothing of it stays at the signal. */
+export async function orAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T | undefined> {
+  const { promise: aborted, resolve } = Promise.withResolvers<undefined>()
+  using _listener = onAbort(signal, () => resolve(undefined))
+  return await Promise.race([promise, aborted])
+}

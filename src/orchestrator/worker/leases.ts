@@ -1,6 +1,7 @@
 import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { explain, MeshError } from '../../core/errors.ts'
+import { onAbort } from '../../core/kit/abort.ts'
 import type { Log } from '../../core/kit/log.ts'
 import { bootId } from './process-group.ts'
 import type { Saved } from './records.ts'
@@ -89,7 +90,7 @@ export class Leases {
   readonly #uptime: () => number
   readonly #boot: string
   readonly #held = new Map<string, { seconds: number; trace: Trace }>()
-  readonly #waiting: { seconds: number; resolve: () => void }[] = []
+  readonly #waiting = new Set<{ seconds: number; resolve: () => void }>()
   /** When the last question that was answered was sent; an earlier agent’s answers count. */
   #heardAt: number
   #isWritten = true
@@ -116,17 +117,20 @@ export class Leases {
     if (sentAt <= this.#heardAt) return
     this.#heardAt = sentAt
     this.#write()
-    const ready = this.#waiting.filter(({ seconds }) => this.#isValid(seconds))
-    for (const each of ready) {
-      this.#waiting.splice(this.#waiting.indexOf(each), 1)
-      each.resolve()
-    }
+    for (const { seconds, resolve } of this.#waiting) if (this.#isValid(seconds)) resolve()
   }
 
-  /** Resolves once something with such a lease may be started; `undefined`: it may be now. */
-  valid(seconds: number): Promise<void> | undefined {
+  /** Resolves once something with such a lease may be started, or the signal aborts; `undefined`: it may be now. */
+  valid(seconds: number, signal: AbortSignal): Promise<void> | undefined {
     if (this.#isValid(seconds)) return undefined
-    return new Promise((resolve) => this.#waiting.push({ seconds, resolve }))
+    const { promise, resolve } = Promise.withResolvers<void>()
+    const waits = { seconds, resolve }
+    this.#waiting.add(waits)
+    const listener = onAbort(signal, () => resolve())
+    return promise.finally(() => {
+      this.#waiting.delete(waits)
+      listener[Symbol.dispose]()
+    })
   }
 
   /** The shortest of those that are there or wait; `undefined` when there are none. */

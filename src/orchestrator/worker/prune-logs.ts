@@ -28,3 +28,30 @@ async function modifiedAt(path: string): Promise<number> {
     () => 0,
   )
 }
+
+/** Prunes when instances have gone, one time at once: those that go meanwhile are done by one more. */
+export class LogPruning {
+  readonly #logsDir: string
+  readonly #present: () => Iterable<InstanceId>
+  #isRunning = false
+  #isWanted = false
+
+  constructor(logsDir: string, present: () => Iterable<InstanceId>) {
+    this.#logsDir = logsDir
+    this.#present = present
+  }
+
+  async prune(): Promise<void> {
+    this.#isWanted = true
+    if (this.#isRunning) return
+    this.#isRunning = true
+    try {
+      while (this.#isWanted) {
+        this.#isWanted = false
+        await pruneLogs(this.#logsDir, this.#present())
+      }
+    } finally {
+      this.#isRunning = false
+    }
+  }
+}

@@ -1,10 +1,11 @@
 import { effectOf } from '../sla/changes.ts'
 import { isNewerRun, isSameRun, type Assignment, type InstanceReport, type Replacement, type RunKey } from '../spec.ts'
 import type { InstanceLog } from './instance-log.ts'
-import type { AskedEndpoint, InstanceSupervisor } from './instance-supervisor.ts'
+import type { InstanceSupervisor } from './instance-supervisor.ts'
 import type { Saved } from './records.ts'
 import type { Endpoint, Endpoints } from './runtime.ts'
 import type { RunEvents, RunTag, SlotParts } from './slot-parts.ts'
+import type { AskedEndpoint } from './supervisor-parts.ts'
 
 /** One run of the instance. */
 interface Run {

@@ -6,28 +6,26 @@ import { inSlices } from '../../core/kit/slices.ts'
 import type { Log } from '../../core/kit/log.ts'
 import type { Metrics } from '../../core/metrics.ts'
 import type { InstanceId } from '../../core/model/ids.ts'
-import type { Assignment, InstanceReport, Replacement, RunKey, ServiceSpec } from '../spec.ts'
+import type { Assignment, InstanceReport, Replacement, RunKey } from '../spec.ts'
 import { InstanceCounts } from './instance-counts.ts'
 import { InstanceLog } from './instance-log.ts'
-import { type AskedEndpoint, type Caller, InstanceSupervisor } from './instance-supervisor.ts'
 import { lastLines } from './kept-log.ts'
 import { KeptSecrets } from './kept-secrets.ts'
 import { filesOf } from './output-files.ts'
 import { LeaseGuard } from './lease-guard.ts'
 import { Leases } from './leases.ts'
 import { OutputGuard } from './output-guard.ts'
-import { pruneLogs } from './prune-logs.ts'
+import { LogPruning } from './prune-logs.ts'
 import { Records, type Saved } from './records.ts'
 import { refusalOf } from './refusal.ts'
-import type { Endpoint, Endpoints, InstanceCommand, Runtime, Trace } from './runtime.ts'
+import type { Endpoint, InstanceCommand, Trace } from './runtime.ts'
 import { Slot } from './slot.ts'
-import type { RunEvents } from './slot-parts.ts'
+import { Slots, type InstanceProcesses } from './slots.ts'
+import { Supervision } from './supervision.ts'
+import type { AskedEndpoint } from './supervisor-parts.ts'
 import { TIMINGS, type Timings } from './timings.ts'
-import { UsageMeter, type InstanceUsage, type MeteredRun } from './usage.ts'
+import { UsageMeter, type InstanceUsage } from './usage.ts'
 import type { WorkerConfig } from './worker-config.ts'
-
-/** An instance, with the user or address that nothing else has, or else with the processes that are known of it. */
-export type InstanceProcesses = { instance: InstanceId } & Caller
 
 /** Exit code of a process that ends on an exception. */
 const FAILED = 1
@@ -40,7 +38,6 @@ const FAILED = 1
 export class Worker {
   readonly #config: WorkerConfig
   readonly #log: Log
-  readonly #metrics: Metrics
   readonly #life: Lifetime
   readonly #clock: Clock
   readonly #timings: Timings
@@ -49,17 +46,15 @@ export class Worker {
   readonly #leaseGuard: LeaseGuard
   /** Until when what has `lease_seconds` may run. */
   readonly leases: Leases
-  readonly #slots = new Map<InstanceId, Slot>()
+  readonly #slots = new Slots()
   readonly #forgetting = new Set<Promise<void>>()
   readonly #counts: InstanceCounts
   readonly #meter: UsageMeter
   readonly #secrets: KeptSecrets
   readonly #mayStart = Promise.withResolvers<void>()
   #isLetGo = false
-  /** How many programs this agent has started or adopted. */
-  #runs = 0
-  #isPruning = false
-  #isPruningWanted = false
+  readonly #supervision: Supervision
+  readonly #pruning: LogPruning
   #tidied: Promise<void> = Promise.resolve()
 
   private constructor(life: Lifetime, config: WorkerConfig, log: Log, metrics: Metrics) {
@@ -69,13 +64,24 @@ export class Worker {
     this.#guard = new OutputGuard(config, this.#log)
     this.#leaseGuard = new LeaseGuard(config, this.#log)
     this.leases = new Leases({ dir: config.runDir, log: this.#log, onHeld: () => this.#leaseGuard.watch() })
-    this.#metrics = metrics
     this.#clock = config.clock ?? systemClock
     this.#timings = { ...TIMINGS, ...config.timings }
     this.#records = new Records(config.runDir, this.#log)
     this.#counts = new InstanceCounts(metrics)
     this.#meter = new UsageMeter(metrics, this.#clock)
     this.#secrets = new KeptSecrets(config.secretsOf ?? noSecrets, this.#clock)
+    this.#pruning = new LogPruning(config.logsDir, () => this.#slots.keys())
+    this.#supervision = new Supervision({
+      config,
+      clock: this.#clock,
+      timings: this.#timings,
+      log: this.#log,
+      metrics,
+      leases: this.leases,
+      meter: this.#meter,
+      secrets: this.#secrets,
+      mayStart: this.#mayStart.promise,
+    })
   }
 
   /** @throws MeshError STATE_UNREADABLE */
@@ -92,7 +98,7 @@ export class Worker {
       life.defer(() => worker.#close())
       worker.#records.keepWriting(life)
       worker.#onContinue()
-      const scrape = () => worker.#meter.scrape(worker.#metered())
+      const scrape = () => worker.#meter.scrape(worker.#slots.metered())
       metrics.beforeScrape.add(scrape)
       life.defer(() => void metrics.beforeScrape.delete(scrape))
       await worker.#restore()
@@ -102,7 +108,7 @@ export class Worker {
 
   /** Resolves when everything that an earlier agent left is adopted, or known to be gone. */
   async restored(): Promise<void> {
-    await Promise.all([this.#tidied, ...this.#supervisors().map(({ adopted }) => adopted)])
+    await Promise.all([this.#tidied, ...this.#slots.supervisors().map(({ adopted }) => adopted)])
     this.leases.restored()
   }
 
@@ -118,11 +124,7 @@ export class Worker {
   /** Why this node cannot take it; `undefined` when it can. */
   refuses(assignment: Assignment, how: Replacement = 'stop-first'): string | undefined {
     const { facts, runtimes } = this.#config
-    const others = [...this.#slots].flatMap(([instance, slot]) => {
-      if (instance !== assignment.instance) return slot.assignments()
-      return slot.startsBeside(assignment, how) ? [slot.serving.assignment] : []
-    })
-    return refusalOf(assignment, { facts, runtimes, others })
+    return refusalOf(assignment, { facts, runtimes, others: this.#slots.beside(assignment, how) })
   }
 
   /**
@@ -217,33 +219,17 @@ export class Worker {
 
   /** What the instances here use now: of each the run that serves. */
   usage(signal?: AbortSignal): Promise<InstanceUsage[]> {
-    const serving = [...this.#slots.values()].flatMap((slot) => slot.serving.metered ?? [])
-    return this.#meter.measure(serving, signal)
-  }
-
-  #metered(): MeteredRun[] {
-    return this.#supervisors().flatMap((supervisor) => supervisor.metered ?? [])
+    return this.#meter.measure(this.#slots.serving(), signal)
   }
 
   /** Instances whose processes run here, or are about to. */
   residents(): InstanceId[] {
-    return [...this.#slots].flatMap(([instance, slot]) =>
-      [...slot.assignments(), ...(slot.next === undefined ? [] : [slot.next])].every(
-        ({ spec }) => spec.runtime === 'external',
-      )
-        ? []
-        : [instance],
-    )
+    return this.#slots.residents()
   }
 
   /** The processes of each instance, to find out which one makes a call. */
-  *processes(): Iterable<InstanceProcesses> {
-    for (const [instance, slot] of this.#slots) {
-      for (const supervisor of slot.supervisors()) {
-        const processes = supervisor.processes()
-        if (processes !== undefined) yield { instance, ...processes }
-      }
-    }
+  processes(): Iterable<InstanceProcesses> {
+    return this.#slots.processes()
   }
 
   close(): Promise<void> {
@@ -258,7 +244,7 @@ export class Worker {
   async #restore(): Promise<void> {
     const killAll = (exitCode: number) => {
       if (exitCode === FAILED) return // the next agent takes them back, as after kill -9
-      for (const supervisor of this.#supervisors()) supervisor.kill()
+      for (const supervisor of this.#slots.supervisors()) supervisor.kill()
     }
     // The agent may end without close(), by process.exit().
     if (this.#config.keepOnClose !== true) {
@@ -308,7 +294,7 @@ export class Worker {
       {
         instance,
         output,
-        begin: (next, events, left) => this.#supervise(next, { output, events }, left),
+        begin: (next, events, left) => this.#supervision.begin(next, { output, events }, left),
         report: (report) => this.#report(report),
         save: (record, tag) => this.#records.put(record, tag),
         drop: (tag) => this.#records.drop(instance, tag),
@@ -320,47 +306,6 @@ export class Worker {
       saved,
     )
     this.#slots.set(instance, slot)
-  }
-
-  #supervise(assignment: Assignment, slot: { output: InstanceLog; events: RunEvents }, saved?: Saved) {
-    const { instance, spec } = assignment
-    const { runtimes, openFlows, proxyEnvironment } = this.#config
-    const { output, events } = slot
-    const run = `${instance} ${++this.#runs}`
-    const parts = {
-      runtime: runtimes.find(({ name }) => name === spec.runtime) ?? absentRuntime(spec.runtime),
-      output,
-      clock: this.#clock,
-      timings: this.#timings,
-      log: this.#log,
-      environment: proxyEnvironment?.(instance) ?? {},
-      report: events.report,
-      save: (now: Saved) => {
-        this.leases.note(run, now)
-        events.save(now)
-      },
-      onRestart: () => this.#metrics.restarts.inc(),
-      meter: this.#meter,
-      secrets: this.#secrets,
-      mayStart: this.#mayStart.promise,
-      admitted: () => this.#admitted(spec),
-      leased: () => this.#leased(spec),
-      ...(openFlows === undefined
-        ? {}
-        : { openFlows: (endpoints: Endpoints) => openFlows(instance, events.drains(endpoints)) }),
-    }
-    return InstanceSupervisor.begin(assignment, parts, saved)
-  }
-
-  /** When a program may be started: with a lease, if it needs one, and when the machine has room. */
-  #admitted(spec: ServiceSpec): Promise<void> | undefined {
-    if (spec.runtime === 'external') return undefined
-    const lease = this.#leased(spec)
-    return lease === undefined ? this.#config.admit?.() : lease.then(() => this.#config.admit?.())
-  }
-
-  #leased({ leaseSeconds }: ServiceSpec): Promise<void> | undefined {
-    return leaseSeconds === undefined ? undefined : this.leases.valid(leaseSeconds)
   }
 
   #forgetSoon(instance: InstanceId, slot: Slot): void {
@@ -379,29 +324,9 @@ export class Worker {
     this.#counts.count(instance, undefined)
     this.#secrets.forget(instance)
     const service = slot.serving.assignment.spec.id
-    if (![...this.#slots.values()].some(({ serving }) => serving.assignment.spec.id === service))
-      this.#meter.forget(service)
+    if (!this.#slots.hasService(service)) this.#meter.forget(service)
     if (slot.next !== undefined) this.#begin(slot.next) // asked for while the log was closed
-    return this.#pruneLogs()
-  }
-
-  #supervisors(): InstanceSupervisor[] {
-    return [...this.#slots.values()].flatMap((slot) => slot.supervisors())
-  }
-
-  /** One pruning at a time: those that are asked for meanwhile are done by one more. */
-  async #pruneLogs(): Promise<void> {
-    this.#isPruningWanted = true
-    if (this.#isPruning) return
-    this.#isPruning = true
-    try {
-      while (this.#isPruningWanted) {
-        this.#isPruningWanted = false
-        await pruneLogs(this.#config.logsDir, this.#slots.keys())
-      }
-    } finally {
-      this.#isPruning = false
-    }
+    return this.#pruning.prune()
   }
 
   #report(report: InstanceReport): void {
@@ -431,10 +356,3 @@ function isSince(line: string, since: number): boolean {
 }
 
 const LET_GO_MS = 250
-
-/** For work that an earlier agent ran with a runtime that this one does not have. */
-function absentRuntime(name: string): Runtime {
-  const absent = () =>
-    Promise.reject(new MeshError('RUNTIME_FAILED', { reason: `runtime ${name} is not offered here` }))
-  return { name, launch: absent, adopt: absent }
-}

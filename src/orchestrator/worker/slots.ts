@@ -1,0 +1,59 @@
+import type { InstanceId } from '../../core/model/ids.ts'
+import type { Assignment, Replacement } from '../spec.ts'
+import type { InstanceSupervisor } from './instance-supervisor.ts'
+import type { Slot } from './slot.ts'
+import type { Caller } from './supervisor-parts.ts'
+import type { MeteredRun } from './usage.ts'
+
+/** An instance, with the user or address that nothing else has, or else with the processes that are known of it. */
+export type InstanceProcesses = { instance: InstanceId } & Caller
+
+/** What is on this node, by instance. */
+export class Slots extends Map<InstanceId, Slot> {
+  supervisors(): InstanceSupervisor[] {
+    return [...this.values()].flatMap((slot) => slot.supervisors())
+  }
+
+  /** What can be measured: every run. */
+  metered(): MeteredRun[] {
+    return this.supervisors().flatMap((supervisor) => supervisor.metered ?? [])
+  }
+
+  /** Of each instance the run that serves. */
+  serving(): MeteredRun[] {
+    return [...this.values()].flatMap((slot) => slot.serving.metered ?? [])
+  }
+
+  hasService(id: string): boolean {
+    return [...this.values()].some(({ serving }) => serving.assignment.spec.id === id)
+  }
+
+  /** What takes room beside the run that is assigned. */
+  beside(assignment: Assignment, how: Replacement): Assignment[] {
+    return [...this].flatMap(([instance, slot]) => {
+      if (instance !== assignment.instance) return slot.assignments()
+      return slot.startsBeside(assignment, how) ? [slot.serving.assignment] : []
+    })
+  }
+
+  /** Instances whose processes run here, or are about to. */
+  residents(): InstanceId[] {
+    return [...this].flatMap(([instance, slot]) =>
+      [...slot.assignments(), ...(slot.next === undefined ? [] : [slot.next])].every(
+        ({ spec }) => spec.runtime === 'external',
+      )
+        ? []
+        : [instance],
+    )
+  }
+
+  /** The processes of each instance, to find out which one makes a call. */
+  *processes(): Iterable<InstanceProcesses> {
+    for (const [instance, slot] of this) {
+      for (const supervisor of slot.supervisors()) {
+        const processes = supervisor.processes()
+        if (processes !== undefined) yield { instance, ...processes }
+      }
+    }
+  }
+}
