@@ -17,6 +17,7 @@ import { once } from 'node:events'
 import { globSync, readFileSync, statSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { join, resolve } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { scriptOptions } from '../.config/script-options.ts'
 import { sweep } from '../src/lab/namespace.ts'
 import { killMarked } from './support/no-orphans.ts'
@@ -54,6 +55,10 @@ const ON_ONE_THREAD = { GOMAXPROCS: '1', GOGC: '400' }
 /** Of a line of /proc/self/stat, after the name: the ticks that waited-for children spent, in the program and in the kernel. */
 const CHILDREN_TICKS = [13, 14]
 const TICKS_PER_SECOND = 100
+
+/** How often it is looked whether the processors are idle, and from which share on one more file is begun. */
+const IDLE_LOOK_MS = 1_500
+const IDLE_SHARE = 0.35
 
 interface Outcome {
   count: Count
@@ -96,6 +101,7 @@ await Promise.all([
   runAll(() => heavy.shift() ?? patient.shift() ?? light.shift()),
   runChecks().then(() => runAll(() => light.shift() ?? patient.shift())),
   runAll(() => patient.shift() ?? light.shift()),
+  fillIdle(() => light.pop()),
 ])
 sweep()
 sweepEngines()
@@ -162,6 +168,36 @@ async function runAll(next: () => string | undefined): Promise<void> {
     total.failed += count.failed
     total.skipped += count.skipped
     skips.push(...skipped)
+  }
+}
+
+/** One more lane, of short files, that takes one whenever the processors have had too little to do: the lanes often wait. */
+async function fillIdle(next: () => string | undefined): Promise<void> {
+  for (let before = processorTicks(); before !== undefined; ) {
+    await sleep(IDLE_LOOK_MS)
+    const now = processorTicks()
+    if (now === undefined || light.length === 0) return
+    const share = (now.idle - before.idle) / (now.all - before.all)
+    before = now
+    if (share < IDLE_SHARE) continue
+    let file = next()
+    await runAll(() => {
+      const one = file
+      file = undefined
+      return one
+    })
+    before = processorTicks()
+  }
+}
+
+/** Of all processors, since the machine was started: `cpu user nice system idle iowait …`. */
+function processorTicks(): { idle: number; all: number } | undefined {
+  try {
+    const line = readFileSync('/proc/stat', 'latin1').split('\n', 1)[0] ?? ''
+    const fields = line.split(/\s+/).slice(1, 9).map(Number) // what guests spent, after them, is in `user` already
+    return { idle: (fields[3] ?? 0) + (fields[4] ?? 0), all: fields.reduce((sum, ticks) => sum + ticks, 0) }
+  } catch {
+    return undefined // not Linux
   }
 }
 
