@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { MeshError } from '../core/errors.ts'
 import { askAgent } from '../agent/local-api.ts'
@@ -59,7 +60,14 @@ export function rootClient(context: Context): RootClient {
 
 /** @throws MeshError UNAUTHENTICATED, FORBIDDEN */
 export function credentialOf({ state, credential }: Context): Credential {
-  return readCredential(credential ?? join(folders(state).root, 'admin.json'))
+  if (credential !== undefined) return readCredential(credential)
+  const login = loginPath({ state })
+  return readCredential(existsSync(login) ? login : join(folders(state).root, 'admin.json'))
+}
+
+/** What `hedgerow login` has left. */
+export function loginPath({ state }: Pick<Context, 'state'>): string {
+  return join(state, 'login.json')
 }
 
 export function agent(context: Context, route: string, query: Record<string, string> = {}): Promise<unknown> {

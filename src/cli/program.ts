@@ -1,6 +1,8 @@
 import { printableLines } from '../core/kit/printable.ts'
 import { Command } from 'commander'
+import { apiTokenCommand } from './api-token.ts'
 import { applyCommand } from './apply.ts'
+import { auditCommand } from './audit.ts'
 import { backupCommands } from './backup/command.ts'
 import { bugReportCommand } from './bug-report/command.ts'
 import { caCommand } from './ca.ts'
@@ -17,9 +19,11 @@ import { flowsCommand } from './flows.ts'
 import { gatewayCommand } from './gateway.ts'
 import { getCommand } from './get.ts'
 import { labCommand } from './lab.ts'
+import { loginCommands } from './login.ts'
 import { logsCommand } from './logs.ts'
 import { migrateCommand } from './migrate.ts'
 import { netcheckCommand } from './netcheck.ts'
+import { orgCommand } from './org.ts'
 import { peersCommand } from './peers.ts'
 import { resolveCommand } from './resolve.ts'
 import { restartCommand } from './restart.ts'
@@ -31,6 +35,7 @@ import { statusCommand } from './status.ts'
 import { tokenCommand } from './token.ts'
 import { topCommand } from './top.ts'
 import { traceCommand } from './trace.ts'
+import { userCommand } from './user.ts'
 import { versionCommand } from './version.ts'
 import { withProxyCommand } from './with-proxy.ts'
 import type { Context } from './context.ts'
@@ -67,7 +72,10 @@ export function programOf(version: string, context: () => Context, writer: Write
       'state directory (HEDGEROW_STATE; else /var/lib/hedgerow as root, ~/.local/state/hedgerow otherwise)',
     )
     .option('-o, --output <format>', 'table, wide (a table with more columns), json or yaml')
-    .option('--credential <file>', 'admin credential (HEDGEROW_CREDENTIAL; else <state>/root/admin.json)')
+    .option(
+      '--credential <file>',
+      'credential (HEDGEROW_CREDENTIAL; else that of `hedgerow login`, else <state>/root/admin.json)',
+    )
     .enablePositionalOptions()
   // before the commands, which copy it
   program.configureOutput({
@@ -86,6 +94,11 @@ const COMMANDS = [
   tokenCommand,
   secretCommand,
   caCommand,
+  loginCommands,
+  userCommand,
+  apiTokenCommand,
+  orgCommand,
+  auditCommand,
   applyCommand,
   getCommand,
   scaleCommand,

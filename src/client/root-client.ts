@@ -47,7 +47,7 @@ const NO_CREDENTIAL =
   'Run the command on the machine of the root, or copy <state>/root/admin.json from there and name it with --credential.'
 const NOT_YOURS = 'Run the command as the user that the root runs as, for example with sudo.'
 
-type Method = 'GET' | 'POST' | 'PATCH' | 'DELETE'
+type Method = 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE'
 type CallOf<M extends Method, P extends keyof paths> = paths[P] extends Record<Lowercase<M>, infer C> ? C : never
 /** The paths of the API that have this method. */
 export type PathsWith<M extends Method> = {
