@@ -13,9 +13,17 @@ interface PreviewedService {
   id: string
   change: string
   fields: string[]
+  /** Absent at a root of an earlier version. */
+  differences?: Difference[]
   instances: { added: number; replaced: number; changedInPlace: number; removed: number }
   gap?: string
   places: Array<{ instance: string; place?: string; reason?: string }>
+}
+
+interface Difference {
+  keys: string[]
+  before?: unknown
+  after?: unknown
 }
 
 export async function printPreview(preview: Preview, context: Context): Promise<void> {
@@ -30,12 +38,36 @@ export async function printPreview(preview: Preview, context: Context): Promise<
       fields.join(' '),
     ]),
   )
+  for (const { id, differences = [] } of preview.services)
+    for (const line of differences.flatMap(differenceLines)) say(printable(`${id} ${line}`))
   for (const line of gapLines(preview.services)) note(printable(line))
   const places = preview.services.flatMap(({ places }) => places)
   if (places.length === 0) return
   say('New instances would go to:')
   for (const { instance, place, reason = '' } of places)
     say(printable(`  ${instance}: ${place ?? `nowhere: ${reason}`}`))
+}
+
+/** A longer value is cut; `-o json` has the whole. */
+const MOST_SHOWN = 160
+
+/** `environment: - LOG=info`, `environment: + LOG=debug`: of a list the entries that go and come, else the whole. */
+export function differenceLines({ keys, before, after }: Difference): string[] {
+  const isList = Array.isArray(before) && Array.isArray(after) && !keys.includes('cmd')
+  const [was, is] = [entries(before, isList), entries(after, isList)]
+  const [gone, come] = [was.filter((entry) => !is.includes(entry)), is.filter((entry) => !was.includes(entry))]
+  const isOrder = gone.length + come.length === 0
+  return [
+    ...(isOrder ? was : gone).map((entry) => `- ${entry}`),
+    ...(isOrder ? is : come).map((entry) => `+ ${entry}`),
+  ].map((line) => `${keys.join(', ')}: ${line.length > MOST_SHOWN ? `${line.slice(0, MOST_SHOWN)}…` : line}`)
+}
+
+function entries(value: unknown, isList: boolean): string[] {
+  if (value === undefined) return []
+  return (isList ? (value as unknown[]) : [value]).map((each) =>
+    typeof each === 'string' ? each : JSON.stringify(each),
+  )
 }
 
 /** One line for each service that does not answer while it is updated. */

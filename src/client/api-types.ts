@@ -1,4 +1,4 @@
-/* Written by .config/docs/api-types.ts from the document of the API. 6c3cbb9056a6992567cbe278a2f8d66132a91fe1ed547502edf9cd507370076f */
+/* Written by .config/docs/api-types.ts from the document of the API. c5a74a0e1b133516fa81ae7728bc2e0ef6a474bd1d9d59be54b28223f8ade9e7 */
 
 export interface paths {
   '/v1/apps': {
@@ -1163,6 +1163,12 @@ export interface operations {
               gap?: string
               /** @description Of a dry run: keys that have another value. */
               fields?: string[]
+              /** @description Of a dry run: what they were and what they would be, with every default filled in. */
+              differences?: {
+                keys: string[]
+                before?: unknown
+                after?: unknown
+              }[]
               /** @description Of a dry run. */
               instances?: {
                 added: number

@@ -43,8 +43,13 @@ t.test('every candidate is shown with what each filter and score says, the best 
   )
   t.same(
     told.judged.map(({ refusals }) => refusals),
-    [{}, {}, { capacity: 'too little memory free' }, { condition: 'cordoned', capacity: 'too little memory free' }],
-    'all that refuse, not only the first',
+    [
+      {},
+      {},
+      { capacity: 'too little memory free: 10 of 100 MB' },
+      { condition: 'cordoned', capacity: 'too little memory free: 10 of 100 MB' },
+    ],
+    'all that refuse, not only the first, with numbers',
   )
   t.equal(told.judged[0]?.score?.length, told.terms.length, 'each number of the score has a name')
   t.ok(told.judged.slice(2).every(({ score }) => score === undefined))
@@ -54,6 +59,20 @@ t.test('every candidate is shown with what each filter and score says, the best 
     whatIf({ spec }, candidates, { most: 1 }).judged.map(({ id }) => id),
     ['edge/first'],
     'the rest is counted',
+  )
+})
+
+t.test('of those that are too far away, the nearest comes first', async (t) => {
+  const at = (id: string, lat: number) => ({ ...node(id), locations: [{ lat, lon: 11 }] })
+  const near = specOf({ constraints: [{ type: 'geo', location: '48,11', threshold: 50 }] })
+  const told = whatIf({ spec: near }, [at('edge/a', 51), at('edge/b', 49), node('edge/c')], { most: 10 })
+  t.same(
+    told.judged.map(({ id, refusals }) => [id, refusals['distance']]),
+    [
+      ['edge/b', '111 km from 48,11 instead of 50'],
+      ['edge/a', '334 km from 48,11 instead of 50'],
+      ['edge/c', 'its location is not known'],
+    ],
   )
 })
 

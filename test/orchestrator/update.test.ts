@@ -168,6 +168,15 @@ t.test('a dry run says what would change, and changes nothing', async (t) => {
     const counts = { added: 0, replaced: 0, changedInPlace: 0, removed: 0, ...instances }
     t.match(services, [{ id: CART, change, fields, instances: counts }], why)
   }
+  const different = await apply(world, { cmd: ['v2'], memory: 100, environment: ['A=1'] }, '?dryRun=true')
+  t.match(different.services, [
+    {
+      differences: [
+        { keys: ['cmd'], before: ['v1'], after: ['v2'] },
+        { keys: ['environment'], before: [], after: ['A=1'] },
+      ],
+    },
+  ])
   const large = await apply(
     world,
     { cmd: ['v1'], memory: 3_000, replicas: 3, microservice_name: 'big' },

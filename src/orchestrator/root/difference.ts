@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from 'node:util'
 import type { ServiceId } from '../../core/model/ids.ts'
-import { effectOf, type Effect } from '../sla/changes.ts'
+import { changedFields, effectOf, FIELDS, type Effect } from '../sla/changes.ts'
 import type { ServiceSpec } from '../spec.ts'
 import type { ServiceRecord } from './root-store.ts'
 
@@ -27,6 +27,29 @@ export function difference(
   if (!prune) return named
   const ids = new Set(wanted.map(({ id }) => id))
   return [...named, ...existing.filter(({ id }) => !ids.has(id)).map(({ id }) => ({ kind: 'removed', id }) as const)]
+}
+
+/** One thing that is different, as the mesh has read it: defaults are filled in, names are complete. */
+export interface ChangedKeys {
+  /** The keys of a document that it comes from. */
+  keys: string[]
+  /** Absent: there was nothing. */
+  before?: unknown
+  /** Absent: there is nothing any more. */
+  after?: unknown
+}
+
+/** All that is different between what a service is and what it would be. */
+export function changedKeys(before: ServiceSpec, after: ServiceSpec): ChangedKeys[] {
+  return changedFields(before, after).map((field) => {
+    const { keys } = FIELDS[field]
+    const [was, is] = [plain(before[field]), plain(after[field])]
+    return {
+      keys: keys.length === 0 ? [field] : [...keys],
+      ...(was === undefined ? {} : { before: was }),
+      ...(is === undefined ? {} : { after: is }),
+    }
+  })
 }
 
 /** As the store returns it: without keys whose value is `undefined`. */

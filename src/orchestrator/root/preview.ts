@@ -4,10 +4,9 @@ import { demandOf, reserve } from '../scheduling/capacity.ts'
 import { withMore, type Placed } from '../scheduling/placement-request.ts'
 import { schedule } from '../scheduling/schedule.ts'
 import { clusterCandidate } from '../scheduling/summary.ts'
-import { changedFields, FIELDS } from '../sla/changes.ts'
 import type { ServiceSpec } from '../spec.ts'
 import type { ApiContext } from './api-context.ts'
-import type { ServiceChange } from './difference.ts'
+import { changedKeys, type ChangedKeys, type ServiceChange } from './difference.ts'
 import { requestFor } from './placement-facts.ts'
 import { whyGap } from './rollout.ts'
 import { idOf } from './submission.ts'
@@ -20,6 +19,8 @@ export interface PreviewedService {
   change: ServiceChange['kind']
   /** Keys of the document whose value is another. */
   fields: string[]
+  /** What they were, and what they would be. */
+  differences: ChangedKeys[]
   /** What becomes of the instances there are. */
   instances: { added: number; replaced: number; changedInPlace: number; removed: number }
   /** Why it will not answer while it is updated. */
@@ -48,13 +49,14 @@ async function previewOne(change: ServiceChange, context: ApiContext): Promise<P
   const staying = there.filter((record) => spec !== undefined && belongs(record, spec)).length
   const effect = change.kind === 'updated' ? change.effect : 'none'
   const gap = whyGap(change, before, there)
-  const fields = change.kind === 'updated' && before !== undefined ? changedFields(before.spec, change.spec) : []
+  const differences = change.kind === 'updated' && before !== undefined ? changedKeys(before.spec, change.spec) : []
   const taken = new Set(there.map(({ ordinal }) => ordinal))
   const added = Array.from({ length: replicas }, (_, ordinal) => ordinal).filter((ordinal) => !taken.has(ordinal))
   return {
     id,
     change: change.kind,
-    fields: [...new Set(fields.flatMap((field) => (FIELDS[field].keys.length === 0 ? [field] : FIELDS[field].keys)))],
+    fields: [...new Set(differences.flatMap(({ keys }) => keys))],
+    differences,
     instances: {
       added: added.length,
       replaced: effect === 'restart' ? staying : 0,

@@ -1,5 +1,6 @@
 import type { Candidate } from './candidate.ts'
 import { nameOfFilter, type Filter } from './filters.ts'
+import { inNumbers, type InNumbers } from './in-numbers.ts'
 import type { PlacementRequest } from './placement-request.ts'
 import { prepare, RULES, schedule, type Decision, type Rules } from './schedule.ts'
 import { preferences, preferenceTerms } from './strategies.ts'
@@ -7,7 +8,7 @@ import { preferences, preferenceTerms } from './strategies.ts'
 /** What every filter and score says of one candidate. */
 export interface Judged {
   id: string
-  /** By filter, why it refuses; filters that are not here let it pass. */
+  /** By filter, why it refuses, with numbers; filters that are not here let it pass. */
   refusals: Record<string, string>
   /** Compared number by number, larger is better; only of a candidate that no filter refuses. */
   score?: number[]
@@ -52,13 +53,16 @@ export function explained(decision: Decision, { request, candidates, rules, most
   const scorer = Object.hasOwn(rules.strategies, strategy) ? rules.strategies[strategy] : undefined
   const asked = prepare(request, candidates, rules)
   const chosen = decision.kind === 'placed' ? decision.candidate.id : undefined
+  const excess = new Map<string, number>()
   const all = candidates.map((candidate): Judged => {
-    const refusals = refusalsOf(asked, candidate, rules.filters)
+    const found = refusalsOf(asked, candidate, rules.filters)
+    excess.set(candidate.id, Math.max(0, ...Object.values(found).map((each) => each.excess ?? 0)))
+    const refusals = Object.fromEntries(Object.entries(found).map(([filter, { text }]) => [filter, text]))
     if (Object.keys(refusals).length > 0) return { id: candidate.id, refusals }
     const score = [...preferences(asked, candidate), ...(scorer?.score(asked, candidate) ?? [])]
     return { id: candidate.id, refusals, score: score.map(finite) }
   })
-  const judged = all.toSorted((a, b) => Number(b.id === chosen) - Number(a.id === chosen) || compare(a, b))
+  const judged = all.toSorted((a, b) => Number(b.id === chosen) - Number(a.id === chosen) || compare(a, b, excess))
   return {
     strategy,
     filters: rules.filters.map(nameOfFilter),
@@ -75,16 +79,18 @@ function refusalsOf(
   request: PlacementRequest,
   candidate: Candidate,
   filters: readonly Filter[],
-): Record<string, string> {
-  const found: Record<string, string> = {}
+): Record<string, InNumbers> {
+  const found: Record<string, InNumbers> = {}
   for (const filter of filters) {
     const reason = filter(request, candidate)
-    if (reason !== undefined) found[nameOfFilter(filter)] = reason
+    const name = nameOfFilter(filter)
+    if (reason !== undefined) found[name] = inNumbers(name, reason, request, candidate)
   }
   return found
 }
 
-function compare(a: Judged, b: Judged): number {
+/** Of those that as many filters refuse, the one that is least too far away. */
+function compare(a: Judged, b: Judged, excess: ReadonlyMap<string, number>): number {
   if (a.score !== undefined && b.score !== undefined) {
     for (let at = 0; at < a.score.length; at++) {
       const difference = (b.score[at] ?? 0) - (a.score[at] ?? 0)
@@ -92,7 +98,7 @@ function compare(a: Judged, b: Judged): number {
     }
   }
   const [mine, other] = [Object.keys(a.refusals).length, Object.keys(b.refusals).length]
-  return mine - other || (a.id < b.id ? -1 : 1)
+  return mine - other || (excess.get(a.id) ?? 0) - (excess.get(b.id) ?? 0) || (a.id < b.id ? -1 : 1)
 }
 
 /** As JSON has it; no `-0`. */

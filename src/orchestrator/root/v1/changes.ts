@@ -43,6 +43,16 @@ const Applied = Type.Object({
       change: Type.Enum(['created', 'updated', 'unchanged', 'removed']),
       gap: Type.Optional(Type.String({ description: 'Why it does not answer while it is updated.' })),
       fields: Type.Optional(Type.Array(Type.String(), { description: 'Of a dry run: keys that have another value.' })),
+      differences: Type.Optional(
+        Type.Array(
+          Type.Object({
+            keys: Type.Array(Type.String()),
+            before: Type.Optional(Type.Unknown()),
+            after: Type.Optional(Type.Unknown()),
+          }),
+          { description: 'Of a dry run: what they were and what they would be, with every default filled in.' },
+        ),
+      ),
       instances: Type.Optional(
         Type.Object(
           { added: Count, replaced: Count, changedInPlace: Count, removed: Count },
