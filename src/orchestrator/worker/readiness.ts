@@ -4,7 +4,7 @@ import { connect, type Socket } from 'node:net'
 import { get } from '../../core/kit/node-http.ts'
 import { OWN_PROXY_HEADER } from '../../core/kit/proxy-header.ts'
 import type { Clock } from '../../core/kit/clock.ts'
-import { inStep } from '../../core/kit/in-step.ts'
+import { STEP_MS, stepsOf } from '../../core/kit/in-step.ts'
 import type { CheckSpec, ServiceSpec } from '../spec.ts'
 import { Listening } from './listening.ts'
 import { endpointKey, type Endpoint, type Endpoints } from './runtime.ts'
@@ -59,6 +59,8 @@ export interface Watch {
 interface Check {
   intervalMs: number
   run(signal: AbortSignal): Promise<string | undefined>
+  /** Without a run: the instance answers, as far as can be known at a glance. Asked only while the last run succeeded. */
+  isSpared?: () => boolean
 }
 
 /** Checks again and again, until the signal. Without anything to check, the instance is ready at once. */
@@ -86,7 +88,8 @@ export async function watchReadiness(
       onVerdict(verdict.isReady, fault)
     }
     waitMs = verdict.isReady ? FIRST_CHECK_MS : Math.min(waitMs * 1.5, LAST_CHECK_MS, intervalMs)
-    await until.sleep(verdict.isReady ? inStep(clock.now(), intervalMs) : waitMs)
+    if (verdict.isReady && intervalMs >= STEP_MS) await until.rest(check)
+    else await until.sleep(verdict.isReady ? intervalMs : waitMs)
   }
 }
 
@@ -124,6 +127,24 @@ class Until {
     })
   }
 
+  /** From one run of the check to the next: as long as each time that it is due says that it need not run. */
+  rest({ intervalMs, isSpared }: Pick<Check, 'intervalMs' | 'isSpared'>): Promise<void> {
+    if (this.signal.aborted) return Promise.resolve()
+    const steps = stepsOf(this.#clock)
+    return new Promise((resolve) => {
+      let step = 0
+      const due = () => {
+        if (isSpared?.() === true) step = steps.wakeAfter(intervalMs, due)
+        else resolve()
+      }
+      this.#wake = () => {
+        steps.cancel(step, due)
+        resolve()
+      }
+      step = steps.wakeAfter(intervalMs, due)
+    })
+  }
+
   #end(): void {
     this.#ending.abort()
     this.#wake()
@@ -152,9 +173,8 @@ function checkKindOf(
   if (probed === undefined) return undefined
   const connect = (signal: AbortSignal) => probe(check, probed, signal)
   const { intervalMs } = check
-  const run =
-    check.kind === 'tcp' ? sparing(connect, () => listening.keepsUp(probed.host, probed.port), check) : connect
-  return { intervalMs, run }
+  if (check.kind !== 'tcp') return { intervalMs, run: connect }
+  return sparing(connect, () => listening.keepsUp(probed.host, probed.port), intervalMs)
 }
 
 const ofThisMachine = new Listening()
@@ -166,20 +186,20 @@ const SPARED_MS = 10_000
  * A connection only now and then, while the last one succeeded and the kernel says that a program listens and has accepted all that
  * came: a check of hundreds of instances is then one look at a list. Whatever else the kernel says is found out by a connection.
  */
-function sparing(
-  connect: Check['run'],
-  keepsUp: () => boolean,
-  { intervalMs }: Pick<CheckSpec, 'intervalMs'>,
-): Check['run'] {
+function sparing(connect: Check['run'], keepsUp: () => boolean, intervalMs: number): Check {
   let spare = 0
-  return async (signal) => {
-    if (spare > 0 && keepsUp()) {
+  return {
+    intervalMs,
+    isSpared: () => {
+      if (spare === 0 || !keepsUp()) return false
       spare -= 1
-      return undefined
-    }
-    const fault = await connect(signal)
-    spare = fault === undefined ? Math.floor(SPARED_MS / intervalMs) - 1 : 0
-    return fault
+      return true
+    },
+    run: async (signal) => {
+      const fault = await connect(signal)
+      spare = fault === undefined ? Math.max(0, Math.floor(SPARED_MS / intervalMs) - 1) : 0
+      return fault
+    },
   }
 }
 
