@@ -173,12 +173,11 @@ export class SocketStream implements ByteStream {
     this.#socket = socket
     this.#events = events
     this.#inlet = new Inlet(socket, (chunk) => this.#data(chunk))
-    this.#outlet = new Outlet(socket)
+    this.#outlet = new Outlet(socket, () => events.drain())
     socket.on('end', () => {
       this.#hasEnded = true
       if (!this.#isReset) events.end()
     })
-    socket.on('drain', () => events.drain())
     socket.on('error', ignore) // `close` follows and is what counts
     socket.on('close', () => {
       if (!this.#isReset && !(this.#hasEnded && socket.writableFinished)) events.reset()
@@ -194,8 +193,7 @@ export class SocketStream implements ByteStream {
   }
 
   end(): void {
-    this.#outlet.flush()
-    this.#socket.end()
+    this.#outlet.end()
   }
 
   consumed(bytes: number): void {
