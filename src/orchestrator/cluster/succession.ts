@@ -9,6 +9,7 @@ import type { AssignmentRecord, Assignments, Successor } from './assignments.ts'
 import type { AssignmentChange, Dispatch } from './dispatch.ts'
 import { FailedMoves, isMove } from './failed-moves.ts'
 import type { LeasedMoves } from './leased-moves.ts'
+import { LeavingRuns, withLeaving } from './leaving-runs.ts'
 import type { LinkedNode, Nodes } from './nodes.ts'
 import type { Placement } from './placement.ts'
 import type { Publisher } from './publisher.ts'
@@ -51,19 +52,6 @@ export interface Replaced {
 }
 
 /**
- * Nodes learn within this time that the instance is elsewhere; until then its earlier run takes flows. Smaller refuses flows of nodes
- * that are slow to learn it; larger delays the end of the earlier run.
- */
-const HANDOVER_MS = 1_000
-/**
- * The same for a run that another cluster has taken over: that goes by root and two clusters to the tables. An agent that had no processor
- * for this long calls by its old table when it goes on, and a run that drains refuses. Smaller fails such calls, larger keeps two runs for longer.
- */
-const HANDOVER_FAR_MS = 3_000
-/** More are of no use to anybody who looks. */
-const MOST_LEAVING = 8
-
-/**
  * Replaces the run of an instance by another one, without a moment in which none answers:
  *
  *     serves ─┬─────────────────────────────▶ leaving: HANDOVER_MS later it drains, and is gone
@@ -76,12 +64,12 @@ const MOST_LEAVING = 8
  */
 export class Succession {
   readonly #parts: SuccessionParts
-  /** Earlier runs that still take flows. */
-  readonly #handingOver = new Map<string, NodeJS.Timeout>()
+  readonly #leaving: LeavingRuns
   readonly #failedMoves: FailedMoves
 
   constructor(parts: SuccessionParts) {
     this.#parts = parts
+    this.#leaving = new LeavingRuns(parts)
     this.#failedMoves = new FailedMoves(parts.clock)
   }
 
@@ -116,7 +104,7 @@ export class Succession {
       return true
     }
     if (leaving?.includes(node.id) !== true) return false
-    if (report.state === 'stopped') this.#drained(report.instance, node.id)
+    if (report.state === 'stopped') this.#leaving.drained(report.instance, node.id)
     return true
   }
 
@@ -151,7 +139,7 @@ export class Succession {
   nodeLost(node: NodeId): void {
     for (const record of this.#parts.assignments.replacing()) {
       const { successor, assignment, leaving } = record
-      if (leaving?.includes(node) === true) this.#left(assignment.instance, node)
+      if (leaving?.includes(node) === true) this.#leaving.left(assignment.instance, node)
       if (successor?.node === node) this.#abandon(record, `node ${node} was lost`)
     }
   }
@@ -165,7 +153,7 @@ export class Succession {
       const { instance } = assignment
       const report = has.get(instance)
       if (leaving?.includes(node.id) === true && record.node !== node.id && report === undefined)
-        this.#left(instance, node.id)
+        this.#leaving.left(instance, node.id)
       if (successor === undefined || successor.node !== node.id) continue
       const told = record.node === node.id ? report?.successor : report
       if (told !== undefined && isReportOf(told, successor.assignment)) continue
@@ -180,15 +168,15 @@ export class Succession {
     const { assignments } = this.#parts
     for (const { record, why } of this.#failedMoves.slow(assignments.replacing())) this.#abandon(record, why)
     for (const { assignment, leaving = [] } of assignments.replacing())
-      for (const node of leaving) this.#askToLeave(assignment.instance, node)
+      for (const node of leaving) this.#leaving.askToLeave(assignment.instance, node)
   }
 
   /** The instance is withdrawn as a whole: every run but the one that serves is to end. */
   withdraw({ assignment, node, successor, leaving = [] }: AssignmentRecord): void {
     const { instance } = assignment
     for (const other of leaving) {
-      this.#stopHandover(instance, other)
-      this.#askToLeave(instance, other)
+      this.#leaving.stopHandover(instance, other)
+      this.#leaving.askToLeave(instance, other)
     }
     if (successor === undefined) return
     if (successor.node !== node) this.#end(successor, node)
@@ -196,7 +184,7 @@ export class Succession {
   }
 
   close(): void {
-    for (const timer of this.#handingOver.values()) clearTimeout(timer)
+    this.#leaving.close()
   }
 
   async #withLease(record: AssignmentRecord, next: Assignment, { where, cause }: Wish): Promise<Replaced> {
@@ -272,8 +260,8 @@ export class Succession {
     const { successor } = record
     const isReplacedThere = node === record.node && successor?.node === node // the worker ends it
     if (successor !== undefined && !isReplacedThere) this.#end(successor, record.node)
-    this.#stopHandover(assignment.instance, node) // an earlier run that still leaves there goes by itself
-    this.#left(assignment.instance, node)
+    this.#leaving.stopHandover(assignment.instance, node) // an earlier run that still leaves there goes by itself
+    this.#leaving.left(assignment.instance, node)
     this.#parts.dispatch.change(assignment.instance, {
       successor: { node, assignment, state: 'placed', restarts: 0, ...(cause === undefined ? {} : { cause }) },
     })
@@ -291,7 +279,6 @@ export class Succession {
     const { dispatch, publisher, log } = this.#parts
     const { instance } = record.assignment
     const before = record.node as NodeId
-    const others = (record.leaving ?? []).filter((node) => node !== before && node !== successor.node)
     dispatch.change(instance, {
       assignment: successor.assignment,
       node: successor.node,
@@ -301,7 +288,7 @@ export class Succession {
       retryAt: undefined,
       noOtherNode: undefined,
       cause: successor.cause,
-      leaving: [...others, before].slice(-MOST_LEAVING),
+      leaving: withLeaving(record.leaving ?? [], before, successor.node),
       ...NO_SUCCESSOR,
     })
     publisher.flush()
@@ -310,48 +297,12 @@ export class Succession {
   }
 
   /** The run there is no longer called: it drains once everybody knows. */
-  handOver(instance: InstanceId, id: NodeId, { isFar = false } = {}): void {
-    const key = `${instance} ${id}`
-    const timer = setTimeout(
-      () => {
-        this.#handingOver.delete(key)
-        this.#askToLeave(instance, id)
-      },
-      isFar ? HANDOVER_FAR_MS : HANDOVER_MS,
-    )
-    timer.unref()
-    this.#handingOver.set(key, timer)
+  handOver(instance: InstanceId, node: NodeId, options?: { isFar: boolean }): void {
+    this.#leaving.handOver(instance, node, options)
   }
 
   isHandingOver(instance: InstanceId, node: NodeId): boolean {
-    return this.#handingOver.has(`${instance} ${node}`)
-  }
-
-  #askToLeave(instance: InstanceId, id: NodeId): void {
-    const node = this.#parts.nodes.alive(id)
-    if (node === undefined || this.#handingOver.has(`${instance} ${id}`)) return
-    node.link.request('withdraw', { instance }).then(
-      ({ ended }) => ended && this.#drained(instance, id),
-      (error: unknown) => this.#parts.log.warn('instance not withdrawn yet', { instance, node: id, error }),
-    )
-  }
-
-  #stopHandover(instance: InstanceId, node: NodeId): void {
-    clearTimeout(this.#handingOver.get(`${instance} ${node}`))
-    this.#handingOver.delete(`${instance} ${node}`)
-  }
-
-  #drained(instance: InstanceId, node: NodeId): void {
-    const { assignments, root } = this.#parts
-    if (assignments.get(instance)?.leaving?.includes(node) !== true) return
-    this.#left(instance, node)
-    root.record({ what: 'drained', instance, node, why: 'its earlier run there has ended' })
-  }
-
-  #left(instance: InstanceId, node: NodeId): void {
-    const leaving = this.#parts.assignments.get(instance)?.leaving?.filter((other) => other !== node)
-    if (leaving !== undefined)
-      this.#parts.dispatch.change(instance, { leaving: leaving.length === 0 ? undefined : leaving })
+    return this.#leaving.isHandingOver(instance, node)
   }
 
   /** The one that serves stays. */
