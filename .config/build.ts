@@ -11,6 +11,7 @@
 import { build, type Plugin } from 'esbuild'
 import { spawnSync } from 'node:child_process'
 import { copyFileSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { isBuiltin } from 'node:module'
 import { dirname, join, relative, resolve } from 'node:path'
 import { manPages } from './docs/man.ts'
 import { buildPage } from './page.ts'
@@ -30,6 +31,12 @@ const PROGRAMS = [
 const EXTERNAL = ['koffi', 'bufferutil', 'utf-8-validate']
 /** CommonJS packages ask for Node's modules by `require`. */
 const BANNER = "import { createRequire as createRequire_ } from 'node:module'; const require = createRequire_(import.meta.url);"
+
+/** Of what Node brings along, and loads when it is first read: what the programs import. Anything else of the kind fails the build. */
+const LATE = ['BlockList', 'AsyncLocalStorage']
+
+/** What is required by it is taken in, and loaded when that line is reached. */
+const REQUIRE = 'const require = createRequire(import.meta.url)'
 
 /** Characters of a line: a trace of calls names places that can be found. */
 const LINE = 160
@@ -92,7 +99,7 @@ async function bundle(program: string): Promise<string[]> {
     lineLimit: LINE,
     logLevel: 'warning',
     metafile: true,
-    plugins: [ownLocations(program)],
+    plugins: [ownLocations(program), packetAlone(), builtins()],
   })
   // src/core/kit/node-http.ts says why
   const costly = Object.values(metafile.outputs).some(({ imports }) =>
@@ -103,7 +110,7 @@ async function bundle(program: string): Promise<string[]> {
   return Object.keys(metafile.inputs).flatMap((path) => /.*node_modules\/((?:@[^/]+\/)?[^/]+)/.exec(path)?.[1] ?? [])
 }
 
-/** `import.meta` of a source that is in another's file: where it would lie by itself. */
+/** `import.meta` of a source that is in another's file: where it would lie by itself; what it requires is in that file, too. */
 function ownLocations(program: string): Plugin {
   return {
     name: 'own locations',
@@ -112,6 +119,7 @@ function ownLocations(program: string): Plugin {
         const text = readFileSync(path, 'utf8')
         const source = relative(REPOSITORY, path)
         if (path.includes('/node_modules/') || source === program || !text.includes('import.meta.')) return undefined
+        if (text.includes(REQUIRE)) return { contents: text.replace(REQUIRE, ''), loader: 'ts' }
         const place = (to: string) => `new URL(${JSON.stringify(relative(dirname(program), to))}, import.meta.url)`
         const file = (to: string) => `process.getBuiltinModule('node:url').fileURLToPath(${place(to)})`
         const built = source.replace(/\.ts$/, '.js')
@@ -121,6 +129,43 @@ function ownLocations(program: string): Plugin {
           .replaceAll('import.meta.filename', file(built))
         return { contents: own, loader: 'ts' }
       })
+    },
+  }
+}
+
+/**
+ * What Node brings along is asked for when a module that needs it is loaded. By imports, which are of the whole file, every command would
+ * load what any of them needs, and Node would read all that such a module offers, also what it has not loaded yet: a third of a start.
+ */
+function builtins(): Plugin {
+  return {
+    name: 'what Node brings along',
+    setup: ({ onResolve, onLoad }) => {
+      onResolve({ filter: /^(node:)?[a-z0-9_]+(\/[a-z]+)?$/ }, ({ path, kind }) =>
+        kind === 'import-statement' && isBuiltin(path) ? { path: path.replace(/^node:/, ''), namespace: 'builtin' } : undefined,
+      )
+      onLoad({ filter: /./, namespace: 'builtin' }, ({ path }) => {
+        const offered = Object.getOwnPropertyDescriptors(process.getBuiltinModule(`node:${path}`) ?? {})
+        const names = Object.keys(offered).filter(
+          (name) => /^[A-Za-z_]\w*$/.test(name) && name !== 'default' && (LATE.includes(name) || offered[name]?.get === undefined),
+        )
+        return {
+          contents: `const all = process.getBuiltinModule('node:${path}')\nexport default all\nexport const { ${names.join(', ')} } = all\n`,
+        }
+      })
+    },
+  }
+}
+
+/** Of dns2 the packet alone: its clients and servers would load `node:http2`, a thirtieth of the start of an agent. */
+function packetAlone(): Plugin {
+  return {
+    name: 'the packet of dns2',
+    setup: ({ onLoad }) => {
+      onLoad({ filter: /\/node_modules\/dns2\/index\.mjs$/ }, ({ path }) => ({
+        contents: "import Packet from './packet.js'; export { Packet }",
+        resolveDir: dirname(path),
+      }))
     },
   }
 }

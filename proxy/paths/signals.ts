@@ -1,5 +1,5 @@
 import Type, { type Static } from 'typebox'
-import { Compile } from 'typebox/compile'
+import { checkerOf } from '../../src/core/kit/checker.ts'
 import { MeshError } from '../../src/core/errors.ts'
 import { BoundedMap } from '../../src/core/kit/bounded-map.ts'
 import { TokenBucket } from '../../src/core/kit/token-bucket.ts'
@@ -98,7 +98,7 @@ const signal = Type.Union([
 ])
 export type Signal = Static<typeof signal>
 export type SignalOf<T extends Signal['type']> = Extract<Signal, { type: T }>
-const check = Compile(signal)
+const check = checkerOf(signal)
 
 export const MAX_SIGNAL_BYTES = 2_048
 

@@ -3,6 +3,7 @@ import type { AgentConfig } from '../config/schema.ts'
 import { openPrivateDirectory } from '../core/identity/files.ts'
 import type { Revocation } from '../core/identity/contract.ts'
 import { nodesOf } from '../core/identity/revocation.ts'
+import { x509Library } from '../core/identity/x509-library.ts'
 import { background } from '../core/kit/background.ts'
 import { systemClock } from '../core/kit/clock.ts'
 import { egressOf } from '../core/kit/egress.ts'
@@ -57,6 +58,12 @@ export interface AgentOptions {
   /** Starts this program again, to take over from itself: `hedgerow restart`. */
   respawn?: () => void
 }
+
+/**
+ * What the next renewal needs is loaded when the first names are answered, since flows wait meanwhile, 0.1 s: later there are more of
+ * them. Shorter: the first answers wait, too.
+ */
+const LOADED_AFTER_MS = 1_000
 
 /** One node: data plane, name server and worker. */
 export class Agent implements AsyncDisposable {
@@ -124,7 +131,9 @@ async function startParts(
 ): Promise<{ parts: AgentParts; shutdown: Shutdown }> {
   const { environment = {} } = options
   const api = life.use(await LocalApi.start({ dir: options.dir, log: parentLog }))
-  if (predecessor === undefined) await api.claim() // first: one agent in each state directory
+  if (predecessor === undefined)
+    await api.claim() // first: one agent in each state directory
+  else x509Library() // while the predecessor serves
   const { context, identity } = await openContext(life, predecessor, options, parentLog)
   const ask: Ask = async (step) =>
     predecessor?.ask(step).catch((error: unknown) => context.log.warn('the previous agent has exited', { error }))
@@ -139,6 +148,7 @@ async function startParts(
   const parts: AgentParts = { ...known, ...carrying, ...serving, fastPath: kernelPath.fastPath }
   const shutdown = serveLocally(parts, { api, prober, revoke, options })
   await takePlace(parts, { api, ask, kernelPath })
+  life.defer(context.clock.after(LOADED_AFTER_MS, () => void x509Library()))
   return { parts, shutdown }
 }
 

@@ -3,7 +3,7 @@ import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import Type, { type Static } from 'typebox'
-import { Compile } from 'typebox/compile'
+import { checkerOf } from '../core/kit/checker.ts'
 import { MeshError } from '../core/errors.ts'
 import { announceTo, askAgent, ownSockets, servingSocket } from './local-api.ts'
 
@@ -38,7 +38,7 @@ const PredecessorFacts = Type.Object({
   before: Type.Record(Type.String(), Type.String()),
 })
 export type PredecessorFacts = Static<typeof PredecessorFacts>
-const predecessorFacts = Compile(PredecessorFacts)
+const predecessorFacts = checkerOf(PredecessorFacts)
 
 export type HandOverStep = 'control' | 'release' | 'yield'
 

@@ -1,6 +1,6 @@
 import { join } from 'node:path'
 import Type from 'typebox'
-import { Compile } from 'typebox/compile'
+import { checkerOf } from '../core/kit/checker.ts'
 import { AskedVips, FORGET_MS, type HeldVip } from '../../proxy/intercept/asked-vips.ts'
 import { KeptFile } from '../core/kit/kept-file.ts'
 import { interestOf } from '../core/model/ids.ts'
@@ -37,8 +37,8 @@ const heldVips = Type.Array(
     idleMs: Type.Integer({ minimum: 0 }),
   }),
 )
-const heldList = Compile(heldVips)
-const heldFile = Compile(Type.Object({ format: Type.Literal(1), held: heldVips }))
+const heldList = checkerOf(heldVips)
+const heldFile = checkerOf(Type.Object({ format: Type.Literal(1), held: heldVips }))
 
 export class KeptVips implements AsyncDisposable {
   readonly asked: AskedVips

@@ -1,6 +1,6 @@
 import { createHmac, randomBytes } from 'node:crypto'
 import Type, { type Static } from 'typebox'
-import { Compile } from 'typebox/compile'
+import { checkerOf } from '../core/kit/checker.ts'
 import type { KeptFile } from '../core/kit/kept-file.ts'
 
 const Port = Type.Integer({ minimum: 0, maximum: 65_535 })
@@ -10,7 +10,7 @@ const Remembered = Type.Object({
   httpPort: Port,
 })
 type Remembered = Static<typeof Remembered>
-const remembered = Compile(Remembered)
+const remembered = checkerOf(Remembered)
 
 /**
  * Hosts that are called without the proxy, spelled for each reader: Node and wget compare whole names, Python's urllib keeps the

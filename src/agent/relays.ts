@@ -1,6 +1,6 @@
 import { join } from 'node:path'
 import Type from 'typebox'
-import { Compile } from 'typebox/compile'
+import { checkerOf } from '../core/kit/checker.ts'
 import type { RelayCredentials } from '../../proxy/paths/relays/relayed-dialer.ts'
 import { Relays, type RelaysOptions } from '../../proxy/paths/relays/relays.ts'
 import type { Identity } from '../core/identity/contract.ts'
@@ -22,7 +22,7 @@ export interface RelayConnections {
 }
 
 const FILE = 'relays.json'
-const saved = Compile(Type.Array(Type.String({ pattern: '^wss://', maxLength: 500 }), { maxItems: 64 }))
+const saved = checkerOf(Type.Array(Type.String({ pattern: '^wss://', maxLength: 500 }), { maxItems: 64 }))
 
 export async function openRelays(
   { life, dir, clock, log }: AgentContext,

@@ -1,4 +1,4 @@
-import { Compile } from 'typebox/compile'
+import { checkerOf } from '../core/kit/checker.ts'
 import { Settings } from 'typebox/system'
 import { MeshError } from '../core/errors.ts'
 import { nearest } from '../core/kit/suggest.ts'
@@ -7,7 +7,7 @@ import { Config, type PartialConfig } from './schema.ts'
 import { wordsFor } from './shapes.ts'
 
 Settings.Set({ maxErrors: 64 }) // every fault at once; 8 by default
-const compiled = Compile(Config)
+const compiled = checkerOf(Config)
 
 /**
  * Defaults, then the file, then the flags; every fault at once, each with its path.

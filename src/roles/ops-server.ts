@@ -1,5 +1,4 @@
-import { hasTwoHosts } from '../core/kit/request-target.ts'
-import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
+import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import { isIP, type AddressInfo } from 'node:net'
 import { Registry, type RegistryContentType } from 'prom-client'
 import { MeshError } from '../core/errors.ts'
@@ -10,6 +9,7 @@ import { printHostPort } from '../core/kit/host-port.ts'
 import { keepAccepting } from '../core/kit/keep-accepting.ts'
 import { Lifetime } from '../core/kit/lifetime.ts'
 import { createServer } from '../core/kit/node-http.ts'
+import { hasTwoHosts, pathOf } from '../core/kit/request-target.ts'
 import type { Metrics } from '../core/metrics.ts'
 
 export interface OpsOptions extends SharedAddress {
@@ -25,7 +25,8 @@ const METHODS = 'GET, HEAD, OPTIONS'
 
 /**
  * What every role shows without credentials: `/healthz` (the process lives), `/readyz` (200 or 503, and which part is not
- * ready), `/metrics` (Prometheus text, or OpenMetrics where the client asks for it).
+ * ready), `/metrics` (Prometheus text, or OpenMetrics where the client asks for it). Without fastify, which is a tenth of what an agent
+ * would load as it starts.
  */
 export class Ops {
   /** `http://host:port`. */
@@ -40,17 +41,15 @@ export class Ops {
   /** @throws MeshError LISTEN_FAILED */
   static start(options: OpsOptions): Promise<Ops> {
     return Lifetime.open(async (life) => {
-      const app = createApp(options)
-      life.defer(async () => {
-        app.server.close() // fastify does not: it has not made it listen
-        app.server.closeAllConnections()
-        await app.close()
+      const server = createOps(options)
+      life.defer(() => {
+        server.close()
+        server.closeAllConnections()
       })
-      await app.ready()
-      await listen(app, options)
-      keepAccepting(app.server)
-      app.server.unref()
-      const { port } = app.server.address() as AddressInfo
+      await listen(server, options)
+      keepAccepting(server)
+      server.unref()
+      const { port } = server.address() as AddressInfo
       return new Ops(`http://${printHostPort(options.host, port)}`, life)
     })
   }
@@ -60,47 +59,59 @@ export class Ops {
   }
 }
 
-function createApp({ metrics, ready, timeouts = HTTP_TIMEOUTS }: OpsOptions): FastifyInstance {
-  const app = Fastify({
-    serverFactory: (handler) => createServer(applyHttpTimeouts(timeouts), handler),
-    forceCloseConnections: true,
-    bodyLimit: 1_024,
-  })
-  admitHttp(app.server, new Admission({ most: MAX_SILENT }))
+function createOps({ metrics, ready, timeouts = HTTP_TIMEOUTS }: OpsOptions): Server {
   const scraper = new Scraper(metrics)
-  const routes: Record<string, (request: FastifyRequest, reply: FastifyReply) => unknown> = {
-    '/healthz': (_request, reply) => reply.type('text/plain').send('ok\n'),
-    '/readyz': (_request, reply) => {
+  const pages: Readonly<Record<string, (request: IncomingMessage) => Page | Promise<Page>>> = {
+    '/healthz': () => plain(200, 'ok\n'),
+    '/readyz': () => {
       const parts = ready()
       const isReady = Object.values(parts).every(Boolean)
-      const body = `${JSON.stringify({ ready: isReady, ...parts, ...oldNames(parts) })}\n`
-      return reply
-        .code(isReady ? 200 : 503)
-        .type('application/json')
-        .send(body)
+      const text = `${JSON.stringify({ ready: isReady, ...parts, ...oldNames(parts) })}\n`
+      return { status: isReady ? 200 : 503, type: 'application/json', text }
     },
-    '/metrics': async (request, reply) => {
-      const { type, text } = await scraper.scrape(request.headers.accept ?? '')
-      return reply.header('content-type', type).send(text)
-    },
+    '/metrics': async ({ headers }) => ({ status: 200, ...(await scraper.scrape(headers.accept ?? '')) }),
   }
-  for (const [path, answer] of Object.entries(routes)) {
-    app.get(path, answer) // fastify answers HEAD as well
-    app.options(path, (_request, reply) => reply.code(204).header('allow', METHODS).send())
+  const pageFor = (request: IncomingMessage): Page | Promise<Page> => {
+    if (hasTwoHosts(request.rawHeaders)) return plain(400, 'more than one Host header\n')
+    const path = pathOf(request.url)
+    const page = Object.hasOwn(pages, path) ? pages[path] : undefined
+    if (page === undefined) return plain(404, `not found; there are ${Object.keys(pages).join(', ')}\n`)
+    if (request.method === 'OPTIONS') return { ...plain(204, ''), isAboutMethods: true }
+    if (request.method === 'GET' || request.method === 'HEAD') return page(request)
+    return { ...plain(405, `allowed: ${METHODS}\n`), isAboutMethods: true }
   }
-  app.addHook('onRequest', (request, reply, next) => {
-    reply.header('cache-control', 'no-store')
-    if (hasTwoHosts(request.raw.rawHeaders))
-      return void reply.code(400).type('text/plain').send('more than one Host header\n')
-    next()
+  const server = createServer(applyHttpTimeouts(timeouts), (request, response) => {
+    void Promise.resolve(pageFor(request)).then(
+      (page) => answer(request, response, page),
+      () => answer(request, response, plain(500, 'failed\n')),
+    )
   })
-  app.setNotFoundHandler(({ url }, reply) => {
-    const [path = ''] = url.split('?')
-    reply.type('text/plain')
-    if (Object.hasOwn(routes, path)) return reply.code(405).header('allow', METHODS).send(`allowed: ${METHODS}\n`)
-    return reply.code(404).send(`not found; there are ${Object.keys(routes).join(', ')}\n`)
+  admitHttp(server, new Admission({ most: MAX_SILENT }))
+  return server
+}
+
+interface Page {
+  status: number
+  type: string
+  text: string
+  isAboutMethods?: boolean
+}
+
+function plain(status: number, text: string): Page {
+  return { status, type: 'text/plain', text }
+}
+
+/** A body is not read: what comes with one is the last request of its connection. */
+function answer({ method, headers }: IncomingMessage, response: ServerResponse, page: Page): void {
+  const { status, type, text, isAboutMethods = false } = page
+  const hasBody = headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0
+  response.writeHead(status, {
+    'cache-control': 'no-store',
+    ...(isAboutMethods ? { allow: METHODS } : {}),
+    ...(hasBody ? { connection: 'close' } : {}),
+    ...(status === 204 ? {} : { 'content-type': type, 'content-length': Buffer.byteLength(text) }),
   })
-  return app
+  response.end(method === 'HEAD' ? undefined : text)
 }
 
 /** What `listener` was called: kept for one version, for programs that read it. */
@@ -108,7 +119,7 @@ function oldNames({ listener }: Readonly<Record<string, boolean>>): Record<strin
   return listener === undefined ? {} : { door: listener }
 }
 
-async function listen({ server }: FastifyInstance, { host, port, isBeside = false }: OpsOptions): Promise<void> {
+async function listen(server: Server, { host, port, isBeside = false }: OpsOptions): Promise<void> {
   await new Promise<void>((resolve, reject) => {
     const failed = (cause: unknown) =>
       reject(new MeshError('LISTEN_FAILED', { address: printHostPort(host, port) }, { cause }))

@@ -1,5 +1,5 @@
 import Type, { type Static } from 'typebox'
-import { Compile } from 'typebox/compile'
+import { checkerOf } from '../../../src/core/kit/checker.ts'
 import { MeshError } from '../../../src/core/errors.ts'
 
 /**
@@ -101,8 +101,8 @@ export type FromListener = Static<typeof fromListener>
 
 /** The longest message that either side sends: a signal in which each character needs a backslash, and what is around it. */
 const MAX_CHARS = 2 * MAX_SIGNAL_CHARS + 512
-const checkFromRelay = Compile(fromRelay)
-const checkFromListener = Compile(fromListener)
+const checkFromRelay = checkerOf(fromRelay)
+const checkFromListener = checkerOf(fromListener)
 
 /** @throws MeshError MESSAGE_INVALID */
 export function readFromRelay(text: string): FromRelay {

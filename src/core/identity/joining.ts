@@ -1,7 +1,7 @@
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import Type from 'typebox'
-import { Compile } from 'typebox/compile'
+import { checkerOf } from '../kit/checker.ts'
 import type { Principal } from './contract.ts'
 import { readIfThere, replace } from './files.ts'
 import { createRequest } from './keys.ts'
@@ -9,7 +9,7 @@ import { createRequest } from './keys.ts'
 /** The key of whoever is joining, and what was asked of the issuer: there from before the first question until the answer is on disk. */
 const FILE = 'joining.json'
 
-const shape = Compile(Type.Object({ token: Type.String(), keyPem: Type.String(), csrPem: Type.String() }))
+const shape = checkerOf(Type.Object({ token: Type.String(), keyPem: Type.String(), csrPem: Type.String() }))
 
 export interface Joining {
   keyPem: string

@@ -1,6 +1,6 @@
 import { request, type Agent } from 'node:https'
 import Type from 'typebox'
-import { Compile } from 'typebox/compile'
+import { checkerOf } from '../kit/checker.ts'
 import { ERRORS, MeshError, type ErrorCode } from '../errors.ts'
 import type { clientOptions } from './tls.ts'
 
@@ -8,7 +8,7 @@ import type { clientOptions } from './tls.ts'
 const ANSWER_MS = 10_000
 const MAX_ANSWER_BYTES = 64 * 1024
 
-const answer = Compile(Type.Object({ chain: Type.String({ maxLength: 32_768 }) }))
+const answer = checkerOf(Type.Object({ chain: Type.String({ maxLength: 32_768 }) }))
 
 /**
  * Asks an issuer for a certificate.

@@ -1,6 +1,6 @@
 import { sign, verify } from 'node:crypto'
 import Type from 'typebox'
-import { Compile } from 'typebox/compile'
+import { checkerOf } from '../kit/checker.ts'
 import { MeshError } from '../errors.ts'
 import { MAX_AUTHORITIES, MAX_AUTHORITY_CHARS } from './authorities.ts'
 import type { Revocation } from './contract.ts'
@@ -37,7 +37,7 @@ const Entry = Type.Unsafe<Revocation>(
 export const MAX_REVOCATIONS = 2_048
 export const MAX_LIST_CHARS = 1_000_000
 
-const list = Compile(
+const list = checkerOf(
   Type.Object({
     number: Type.Integer({ minimum: 1 }),
     entries: Type.Array(Entry, { maxItems: MAX_REVOCATIONS }),
@@ -48,7 +48,7 @@ const list = Compile(
   }),
 )
 const Signature = Type.String({ maxLength: 256 })
-const signed = Compile(
+const signed = checkerOf(
   Type.Object({
     list: Type.String({ maxLength: MAX_LIST_CHARS }),
     signature: Signature,

@@ -1,6 +1,6 @@
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
 import Type from 'typebox'
-import { Compile } from 'typebox/compile'
+import { checkerOf } from '../kit/checker.ts'
 import { MeshError } from '../errors.ts'
 import type { Clock } from '../kit/clock.ts'
 
@@ -22,7 +22,7 @@ const PREFIX = 'hedgerow-join.'
 /** Larger is no token of ours; nothing larger is decoded. */
 const MAX_CHARS = 2_048
 
-const shape = Compile(
+const shape = checkerOf(
   Type.Object(
     {
       role: Type.Union([Type.Literal('node'), Type.Literal('cluster'), Type.Literal('relay')]),

@@ -1,12 +1,10 @@
-import 'reflect-metadata' // @peculiar/x509 throws without it
-import * as x509 from '@peculiar/x509'
+import type * as X509 from '@peculiar/x509'
 import { createPrivateKey, createPublicKey, randomBytes, type webcrypto, X509Certificate } from 'node:crypto'
 import { MeshError } from '../errors.ts'
 import { keptAnswers } from '../kit/kept-answers.ts'
 import type { Principal } from './contract.ts'
 import { printPrincipal } from './principal.ts'
-
-x509.cryptoProvider.set(globalThis.crypto)
+import { x509Library } from './x509-library.ts'
 
 /**
  *   mesh CA (10 years, pathLen 1)
@@ -44,10 +42,12 @@ export async function createKeys(): Promise<webcrypto.CryptoKeyPair> {
 }
 
 export async function printKey(key: webcrypto.CryptoKey): Promise<string> {
+  const x509 = x509Library()
   return x509.PemConverter.encode(await crypto.subtle.exportKey('pkcs8', key), 'PRIVATE KEY')
 }
 
 export async function selfSign(keys: webcrypto.CryptoKeyPair, mesh: string, now: number): Promise<string> {
+  const x509 = x509Library()
   const certificate = await x509.X509CertificateGenerator.createSelfSigned({
     serialNumber: serial(),
     name: `O=${mesh}, CN=${AUTHORITY_NAME}`,
@@ -69,6 +69,7 @@ export async function selfSign(keys: webcrypto.CryptoKeyPair, mesh: string, now:
  * next. Both have one name, so this certificate does not count as an intermediate (RFC 5280 §4.2.1.9, "self-issued").
  */
 export async function crossSign(present: Issuer, nextPem: string, now: number): Promise<string> {
+  const x509 = x509Library()
   const signer = new x509.X509Certificate(present.certificatePem)
   const next = new x509.X509Certificate(nextPem)
   const certificate = await x509.X509CertificateGenerator.create({
@@ -92,6 +93,7 @@ export async function crossSign(present: Issuer, nextPem: string, now: number): 
 
 /** A request for a certificate: proof of the key, and nothing else (the issuer decides the principal). */
 export async function printRequest(keys: webcrypto.CryptoKeyPair, principal: Principal): Promise<string> {
+  const x509 = x509Library()
   const request = await x509.Pkcs10CertificateRequestGenerator.create({
     name: subjectOf(principal),
     keys,
@@ -110,6 +112,7 @@ export async function signRequest(
   principal: Principal,
   { lifeMs, now, enrolment }: { lifeMs: number; now: number; enrolment: string },
 ): Promise<string> {
+  const x509 = x509Library()
   const request = await provenRequest(csrPem)
   const signer = await signerOf(issuer.keyPem, issuer.certificatePem)
   const notAfter = new Date(Math.min(now + lifeMs, signer.notAfter.getTime()))
@@ -135,6 +138,7 @@ export async function signRequest(
 
 /** For what a certificate is good; the same for all of a kind, and written once. */
 const usesOf = keptAnswers((isIssuer: boolean) => {
+  const x509 = x509Library()
   const { digitalSignature, keyCertSign } = x509.KeyUsageFlags
   return [
     new x509.BasicConstraintsExtension(isIssuer, isIssuer ? 0 : undefined, true),
@@ -145,6 +149,7 @@ const usesOf = keptAnswers((isIssuer: boolean) => {
 
 /** Of a key that signs for many. */
 const signerOf = keptAnswers(async (keyPem: string, certificatePem: string) => {
+  const x509 = x509Library()
   const certificate = new x509.X509Certificate(firstOf(certificatePem))
   return {
     subject: certificate.subjectName,
@@ -169,9 +174,10 @@ export function isKeyOf(keyPem: string, certificate: X509Certificate): boolean {
   return createPublicKey(createPrivateKey(keyPem)).equals(certificate.publicKey)
 }
 
-async function provenRequest(csrPem: string): Promise<x509.Pkcs10CertificateRequest> {
+async function provenRequest(csrPem: string): Promise<X509.Pkcs10CertificateRequest> {
+  const x509 = x509Library()
   if (csrPem.length > MAX_CSR_CHARS) throw new MeshError('CERTIFICATE_REFUSED', { reason: 'the request is too large' })
-  let request: x509.Pkcs10CertificateRequest
+  let request: X509.Pkcs10CertificateRequest
   let isProven: boolean
   try {
     request = new x509.Pkcs10CertificateRequest(csrPem)
@@ -231,6 +237,7 @@ export function enrolmentOf({ serialNumber }: Pick<X509Certificate, 'serialNumbe
  * read here: TLS accepts forms that this parser refuses, and a cluster decides what it signs.
  */
 export function issuerKeyIdOf(certificate: X509Certificate): string | undefined {
+  const x509 = x509Library()
   try {
     const parsed = new x509.X509Certificate(new Uint8Array(certificate.raw))
     return parsed.getExtension(x509.AuthorityKeyIdentifierExtension)?.keyId
@@ -241,6 +248,7 @@ export function issuerKeyIdOf(certificate: X509Certificate): string | undefined 
 
 /** Identifies the key of a certificate, hex: what `issuerKeyIdOf` finds in those that it signs. */
 export function keyIdOf(certificatePem: string): string | undefined {
+  const x509 = x509Library()
   return new x509.X509Certificate(firstOf(certificatePem)).getExtension(x509.SubjectKeyIdentifierExtension)?.keyId
 }
 

@@ -1,7 +1,7 @@
 import { open, rename, rm } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import Type from 'typebox'
-import { Compile } from 'typebox/compile'
+import { checkerOf } from '../kit/checker.ts'
 import { MeshError, isMeshError } from '../errors.ts'
 import { systemClock, type Clock } from '../kit/clock.ts'
 import { stateProblem } from '../kit/disk.ts'
@@ -79,7 +79,7 @@ const FORMAT = 1
 
 const text = Type.String()
 const whole = Type.Integer({ minimum: 0 })
-const savedFile = Compile(
+const savedFile = checkerOf(
   Type.Object({
     format: Type.Literal(FORMAT),
     table: Type.Object({

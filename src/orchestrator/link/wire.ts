@@ -1,6 +1,6 @@
 import Type, { type Static, type TSchema } from 'typebox'
-import { Compile, type Validator } from 'typebox/compile'
 import { MOST_MS } from './pace.ts'
+import { checkerOf, type Checker } from '../../core/kit/checker.ts'
 
 /*
  * The messages of a control link, JSON in WebSocket text messages:
@@ -31,19 +31,19 @@ const Frame = Type.Union([
   Type.Object({ goaway: Type.Integer({ minimum: 0, maximum: 600_000 }) }),
   Type.Object({ fault: Type.String({ maxLength: 1_000 }) }),
 ])
-const frame = Compile(Frame)
+const frame = checkerOf(Frame)
 
 export function isFrame(message: unknown): message is Static<typeof Frame> {
   return frame.Check(message)
 }
 
-const validators = new WeakMap<TSchema, Validator>()
+const validators = new WeakMap<TSchema, Checker>()
 
-/** The compiled schema; each is compiled once. */
-export function validator(schema: TSchema): Validator {
+/** Of the schema; one for each. */
+export function validator(schema: TSchema): Checker {
   const known = validators.get(schema)
   if (known !== undefined) return known
-  const made = Compile(schema)
+  const made = checkerOf(schema)
   validators.set(schema, made)
   return made
 }

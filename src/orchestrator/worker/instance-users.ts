@@ -12,7 +12,7 @@ import { lstat, readdir, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import Type, { type Static } from 'typebox'
-import { Compile } from 'typebox/compile'
+import { checkerOf } from '../../core/kit/checker.ts'
 import { MeshError } from '../../core/errors.ts'
 import { isAlive, statOf, uidsIn } from './process-group.ts'
 import { barrierFor } from './user-access.ts'
@@ -35,7 +35,7 @@ export interface UidRange {
 
 const Claim = Type.Object({ dir: Type.String(), pid: Type.Integer({ minimum: 1 }), startTime: Type.Number() })
 type Claim = Static<typeof Claim>
-const claimed = Compile(Claim)
+const claimed = checkerOf(Claim)
 
 /** `first-last`; the configuration has checked the form. */
 export function uidRange(text: string): UidRange {

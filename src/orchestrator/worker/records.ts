@@ -1,7 +1,7 @@
 import { mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import Type from 'typebox'
-import { Compile } from 'typebox/compile'
+import { checkerOf } from '../../core/kit/checker.ts'
 import { MeshError } from '../../core/errors.ts'
 import { stateProblem } from '../../core/kit/disk.ts'
 import { readPlainFile } from '../../core/kit/plain-file.ts'
@@ -37,7 +37,7 @@ export interface TaggedRecord {
 const FORMAT = 1
 
 /** What is needed to take an instance over; the rest of its specification is as the cluster sent it, which was checked then. */
-const record = Compile(
+const record = checkerOf(
   Type.Object({
     format: Type.Literal(FORMAT),
     assignment: Type.Object({
