@@ -264,6 +264,29 @@ t.test('an address rests for its time only, also when the clock is set back or f
   }
 })
 
+t.test('of a service that is gone nothing is left once its addresses have rested', async (t) => {
+  using world = new VipWorld()
+  world.apply({ a: rr('10.30.50.50'), b: { replicas: 2 } })
+  const rows = () => world.store.vips.keys().length
+  const before = rows()
+  world.scale('b', 1)
+  world.delete('a')
+  t.equal(rows(), before, 'they rest')
+  t.equal(world.vips.forgetRested(100), 0)
+  world.wall += REST_MS / 2
+  world.delete('b')
+  world.apply({ b: {} })
+  world.wall += REST_MS / 2 + 1
+  t.equal(world.vips.forgetRested(2), 2, 'some at a time')
+  world.restart()
+  t.equal(world.vips.forgetRested(100), 6, 'those of a service that is there stay')
+  t.equal(rows(), world.vips.used + 4)
+  t.same(world.vips.services(), [idOf('b')])
+  t.equal(world.vips.restingAt(at('10.30.50.50')), undefined)
+  world.scale('b', 2)
+  t.equal(rows(), world.vips.used, 'which has them again')
+})
+
 t.test('an instance keeps a requested address when it is scaled away and back', async (t) => {
   using world = new VipWorld()
   const addresses = { instances: [{ from: 0, to: 2, start: '10.30.40.0' }] }

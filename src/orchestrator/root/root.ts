@@ -73,6 +73,9 @@ const RETRY_MS = 2_000
 const RETURN_MS = 6_000
 /** How often due jobs are searched for; a run begins up to this late. */
 const DUE_MS = 1_000
+/** Of addresses that have rested, so many are forgotten so often. More at a time holds up what else the root does. */
+const FORGET_MS = 10_000
+const FORGET_VIPS = 1_000
 const readEnrol = reader(
   Type.Object({ token: Type.String({ maxLength: 4_096 }), csr: Csr }, { additionalProperties: false }),
 )
@@ -172,6 +175,8 @@ async function openState(life: Lifetime, options: RootOptions, parentLog: Log, m
   const events = life.use(await Events.open({ dir, clock, log }))
   const vips = new Vips(store.vips, vipRestSeconds * 1_000, clock)
   store.database.onRollback(() => vips.reload())
+  const forget = () => store.database.transaction(() => void vips.forgetRested(FORGET_VIPS))
+  life.every(FORGET_MS, async () => forget(), 'addresses of services that are gone')
   const authority = await Authority.open(join(dir, 'authority'), clock)
   const identity = await rootIdentity(authority, clock)
   const renew = (csr: string) => authority.issue(csr, identity.principal)

@@ -14,6 +14,8 @@ import type { VipRecord } from './root-store.ts'
  *               ▲          │
  *               └──────────┘                   the same service and choice gets its own index back
  *
+ * What has rested is forgotten, unless its service is still there: an instance that comes back has its address.
+ *
  * An index in use was either requested by a document or assigned automatically. Writes belong in the caller's transaction; when
  * that fails, call `reload()`.
  */
@@ -24,7 +26,10 @@ export class Vips {
   readonly #byIndex = new Map<VipIndex, VipRecord>()
   /** The latest index of each owner, so that one that rests comes back. */
   readonly #byOwner = new Map<string, VipRecord>()
+  /** Those that have an index in use. */
   readonly #byService = new Map<ServiceId, Map<ChoiceKey, VipIndex>>()
+  /** Those that were freed, the earliest first. */
+  readonly #freed = new Set<VipIndex>()
   #last: VipIndex | undefined
   #used = 0
 
@@ -40,9 +45,10 @@ export class Vips {
     this.#byIndex.clear()
     this.#byOwner.clear()
     this.#byService.clear()
+    this.#freed.clear()
     this.#used = 0
     this.#last = undefined
-    for (const record of this.#saved.list()) {
+    for (const record of this.#saved.list().toSorted((a, b) => (a.freedAt ?? 0) - (b.freedAt ?? 0))) {
       if (!isAllocatable(record.index)) this.#saved.delete(String(record.index))
       else if (record.freedAt !== undefined) this.#remember(record)
       else this.#reloadInUse(record)
@@ -124,6 +130,22 @@ export class Vips {
     if (index !== undefined && this.at(index)?.requested !== true) this.#rest(index)
   }
 
+  /** Of services that are gone, what has rested leaves nothing: at most so many. Returns how many there were. */
+  forgetRested(most: number): number {
+    let forgotten = 0
+    for (const index of this.#freed) {
+      const record = this.#byIndex.get(index)
+      if (forgotten >= most || record === undefined || this.#isResting(record)) break
+      if (this.#byService.has(record.service)) continue
+      this.#saved.delete(String(index))
+      this.#forgetOwner(index)
+      this.#byIndex.delete(index)
+      this.#freed.delete(index)
+      forgotten += 1
+    }
+    return forgotten
+  }
+
   #reloadInUse(record: VipRecord): void {
     const other = this.of(record.service).get(record.choice)
     if (other === undefined) return this.#remember(record)
@@ -173,6 +195,7 @@ export class Vips {
     this.#saved.put(String(index), resting)
     const choices = this.#byService.get(record.service)
     if (choices?.get(record.choice) === index) choices.delete(record.choice)
+    if (choices?.size === 0) this.#byService.delete(record.service)
     this.#remember(resting)
   }
 
@@ -182,11 +205,20 @@ export class Vips {
     this.#remember(record)
   }
 
+  #forgetOwner(index: VipIndex): void {
+    const record = this.#byIndex.get(index)
+    const key = record && ownerKey(record.service, record.choice)
+    if (key !== undefined && this.#byOwner.get(key)?.index === index) this.#byOwner.delete(key)
+  }
+
   #remember(record: VipRecord): void {
     if (this.at(record.index) !== undefined) this.#used -= 1
+    this.#forgetOwner(record.index)
     if (record.freedAt === undefined) this.#used += 1
     this.#byIndex.set(record.index, record)
     this.#byOwner.set(ownerKey(record.service, record.choice), record)
+    this.#freed.delete(record.index)
+    if (record.freedAt !== undefined) this.#freed.add(record.index)
     if (record.freedAt !== undefined) return
     const choices = this.#byService.get(record.service) ?? new Map<ChoiceKey, VipIndex>()
     choices.set(record.choice, record.index)
