@@ -287,6 +287,11 @@ function usageMetrics(make: Maker) {
       'Time that instances on this node had to wait because of their limit of processors, by service.',
       ['service'],
     ),
+    pressure: make.counter(
+      'worker_pressure_seconds_total',
+      'Time in which one or more processes of an instance on this node had to wait for a resource (`cpu`, `memory`, `io`), by service; where the kernel counts it (PSI, cgroup v2).',
+      ['service', 'resource'],
+    ),
     oomKills: make.counter(
       'worker_out_of_memory_total',
       'Times the kernel ended a process of an instance on this node for want of memory, by service.',

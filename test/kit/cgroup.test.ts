@@ -68,6 +68,7 @@ test('where the groups of a container count, in both versions', (t) => {
     memory: folder,
     cpu: folder,
     pids: folder,
+    pressure: folder,
   })
   t.same(controlsAt('abc', '0::/user.slice', version2), {}, 'a process of this machine with the same number')
   t.end()
@@ -135,6 +136,9 @@ test('limits and figures by the files of both versions', (t) => {
     'cpu.max': '',
     'cpu.stat': 'usage_usec 1500000\nuser_usec 1\nnr_throttled 4\nthrottled_usec 250000\n',
     'pids.max': '',
+    'cpu.pressure': 'some avg10=0.00 avg60=0.00 avg300=0.00 total=1500000\n',
+    'memory.pressure': 'some avg10=0.00 avg60=0.00 avg300=0.00 total=250000\nfull avg10=0.00 total=7\n',
+    'io.pressure': 'some avg10=0.00 avg60=0.00 avg300=0.00 total=0\nfull avg10=0.00 total=7\n',
   })
   const memory = folder('memory', {
     'memory.limit_in_bytes': '',
@@ -165,6 +169,9 @@ test('limits and figures by the files of both versions', (t) => {
   t.equal(read(pids, 'pids.max'), '50')
   const usage = { cpuSeconds: 1.5, throttledSeconds: 0.25, oomKills: 2 }
   t.same(usageOf({ memory: two, cpu: two }), { ...usage, memoryBytes: 4_000 })
+  const stalls = { cpu: 1.5, memory: 0.25, io: 0 }
+  t.same(usageOf({ memory: two, cpu: two, pressure: two }), { ...usage, memoryBytes: 4_000, stalls })
+  t.equal(usageOf({ memory, cpu, pressure: memory })?.stalls, undefined, 'a kernel that does not count it')
   t.same(usageOf({ memory, cpu, cpuacct: cpu }), { ...usage, memoryBytes: 2_000 })
   t.same(setLimits({ memory }, limits), ['cpu', 'pids'], 'what there is no controller for is told')
   t.same(setLimits({ memory: join(dir, 'gone') }, limits), ['memory', 'cpu', 'pids'], 'so is what cannot be written')

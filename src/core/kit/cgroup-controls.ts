@@ -10,15 +10,21 @@ import { join } from 'node:path'
  *     cpu       cpu.max, cpu.stat (µs)                        cpu.cfs_quota_us, cpu.cfs_period_us, cpu.stat (ns)
  *     cpuacct   part of cpu                                   cpuacct.usage (ns)
  *     pids      pids.max                                      pids.max
+ *     pressure  cpu.pressure, memory.pressure, io.pressure    none
  *
+ * Every group of version 2 counts pressure (PSI), whatever controllers it has, where the kernel does.
  * A machine may have some controllers in version 2 and the others in version 1.
  */
 
 export const CONTROLLERS = ['memory', 'cpu', 'cpuacct', 'pids'] as const
 export type Controller = (typeof CONTROLLERS)[number]
 
-/** The folder of a group, or of the groups, in the hierarchy of each controller. */
-export type Controls = Readonly<Partial<Record<Controller, string>>>
+/** The folder of a group, or of the groups, in the hierarchy of each controller, and in version 2. */
+export type Controls = Readonly<Partial<Record<Controller | 'pressure', string>>>
+
+/** What processes can wait for. */
+export const STALLS = ['cpu', 'memory', 'io'] as const
+export type Stalls = Readonly<Record<(typeof STALLS)[number], number>>
 
 /** What is absent is not limited. */
 export interface Limits {
@@ -38,6 +44,8 @@ export interface GroupUsage {
   throttledSeconds: number
   /** How often the kernel ended one of its processes for want of memory. */
   oomKills: number
+  /** Seconds in which one or more of its processes had to wait for each; absent where the kernel does not count them. */
+  stalls?: Stalls
 }
 
 /** As usual: smaller costs more timers, larger makes a busy program stand still for longer. */
@@ -59,16 +67,27 @@ export function setLimits(controls: Controls, { memoryBytes, vcpus, pids }: Limi
 }
 
 /** `undefined` where neither memory nor processors are counted, or the group is gone. */
-export function usageOf({ memory, cpu, cpuacct }: Controls): GroupUsage | undefined {
+export function usageOf({ memory, cpu, cpuacct, pressure }: Controls): GroupUsage | undefined {
   const cpuSeconds = secondsOf(cpu, cpuacct)
   const memoryBytes = memory === undefined ? undefined : memoryOf(memory)
   if (cpuSeconds === undefined && memoryBytes === undefined) return undefined
+  const stalls = pressure === undefined ? undefined : stallsOf(pressure)
   return {
     cpuSeconds: cpuSeconds ?? 0,
     memoryBytes: memoryBytes ?? 0,
     throttledSeconds: cpu === undefined ? 0 : throttledOf(cpu),
     oomKills: memory === undefined ? 0 : oomKillsOf(memory),
+    ...(stalls === undefined ? {} : { stalls }),
   }
+}
+
+/** `some avg10=0.00 avg60=0.00 avg300=0.00 total=12345`, in microseconds. */
+function stallsOf(folder: string): Stalls | undefined {
+  const found = STALLS.flatMap((name): [string, number][] => {
+    const [, total] = /^some .*total=(\d+)$/m.exec(read(folder, `${name}.pressure`)) ?? []
+    return total === undefined ? [] : [[name, Number(total) / 1e6]]
+  })
+  return found.length < STALLS.length ? undefined : (Object.fromEntries(found) as unknown as Stalls)
 }
 
 /** Version 1 wants memory alone never above memory with swap: whichever grows is set last. */

@@ -102,7 +102,7 @@ export class Cgroup {
   }
 
   usage(): GroupUsage | undefined {
-    return usageOf(this.controls)
+    return usageOf({ pressure: this.path, ...this.controls })
   }
 
   pids(): number[] {
@@ -157,12 +157,13 @@ export function ownGroups(mountinfo?: string, membership?: string): readonly str
  * which need not be the one that the process is in.
  */
 export function controlsAt(mark: string, membership: string, mountinfo?: string): Controls {
-  const controls: Partial<Record<Controller, string>> = {}
+  const controls: { -readonly [name in keyof Controls]: string } = {}
   for (const { names, own } of hierarchiesHere(mountinfo, membership)) {
     const at = own.indexOf(mark)
     if (at < 0) continue
     const end = own.indexOf('/', at)
     const folder = end < 0 ? own : own.slice(0, end)
+    if (names.includes('cgroup2')) controls.pressure = folder
     const has = names.includes('cgroup2') ? read(join(folder, 'cgroup.controllers')).trim().split(' ') : names
     for (const controller of CONTROLLERS) if (has.includes(controller)) controls[controller] ??= folder
   }

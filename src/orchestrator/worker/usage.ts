@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs'
+import { STALLS } from '../../core/kit/cgroup-controls.ts'
 import type { Clock } from '../../core/kit/clock.ts'
 import type { Metrics } from '../../core/metrics.ts'
 import type { InstanceId, ServiceId } from '../../core/model/ids.ts'
@@ -91,11 +92,15 @@ export class UsageMeter {
   count(service: ServiceId, running: Running, usage: Usage): void {
     const before = this.#counted.get(running)
     this.#counted.set(running, usage)
-    const { usedCpu, throttled, oomKills } = this.#metrics
-    const more = (key: keyof Usage) => Math.max(0, usage[key] - (before?.[key] ?? 0))
+    const { usedCpu, throttled, oomKills, pressure } = this.#metrics
+    const more = (key: 'cpuSeconds' | 'throttledSeconds' | 'oomKills') => Math.max(0, usage[key] - (before?.[key] ?? 0))
     usedCpu.labels(service).inc(more('cpuSeconds'))
     throttled.labels(service).inc(more('throttledSeconds'))
     oomKills.labels(service).inc(more('oomKills'))
+    for (const resource of usage.stalls === undefined ? [] : STALLS) {
+      const [now = 0, then = 0] = [usage.stalls?.[resource], before?.stalls?.[resource]]
+      pressure.labels(service, resource).inc(Math.max(0, now - then))
+    }
   }
 
   /** For a scrape: all that runs, by service. */
@@ -111,8 +116,9 @@ export class UsageMeter {
 
   /** No instance of it is here any more. */
   forget(service: ServiceId): void {
-    const { usedCpu, usedMemory, throttled, oomKills } = this.#metrics
+    const { usedCpu, usedMemory, throttled, oomKills, pressure } = this.#metrics
     for (const metric of [usedCpu, usedMemory, throttled, oomKills]) metric.remove(service)
+    for (const resource of STALLS) pressure.remove(service, resource)
   }
 
   /** What each uses now; takes a moment where nobody has asked lately. */
