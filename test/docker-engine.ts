@@ -57,11 +57,13 @@ export function fetchPodman(say: (line: string) => void): void {
 
 export class Engine implements AsyncDisposable {
   readonly #folder: string
-  readonly #program: Program
+  readonly #begin: () => Program
+  #program: Program
 
-  private constructor(folder: string, program: Program) {
+  private constructor(folder: string, begin: () => Program) {
     this.#folder = folder
-    this.#program = program
+    this.#begin = begin
+    this.#program = begin()
   }
 
   /** Until it is disposed of, `docker` in this process and what it starts means this engine. */
@@ -73,16 +75,31 @@ export class Engine implements AsyncDisposable {
     process.env['DOCKER_HOST'] = `unix://${folder}/engine.sock`
     const argv = kind === 'podman' ? podman(folder) : dockerd(folder)
     const env = { LD_LIBRARY_PATH: LIBRARIES.join(delimiter), CONTAINERS_CONF: join(folder, 'containers.conf') }
-    const program = Program.start(argv, { env })
-    const engine = new Engine(folder, program)
+    const engine = new Engine(folder, () => Program.start(argv, { env }))
+    await engine.#answers()
+    return engine
+  }
+
+  /** Ends it by this signal and starts it again; one that `keeps` containers takes back those that run (Docker: live-restore). */
+  async restart(signal: 'SIGTERM' | 'SIGKILL', { keeps }: { keeps: boolean }): Promise<void> {
+    writeFileSync(join(this.#folder, 'daemon.json'), JSON.stringify({ 'live-restore': keeps }))
+    this.#program.signal(signal)
+    await this.#program.exited
+    // its containerd has ended with it, and is taken for one that runs where nobody collects it
+    rmSync(join(this.#folder, 'exec/containerd/containerd.pid'), { force: true })
+    this.#program = this.#begin()
+    await this.#answers()
+  }
+
+  async #answers(): Promise<void> {
+    const program = this.#program
     while ((await run(['docker', 'version'])).code !== 0) {
       if (program.exit !== undefined) {
-        await engine[Symbol.asyncDispose]()
-        throw new Error(`${argv[0]} ended with ${program.exit}: ${program.lines.slice(-5).join('\n')}`)
+        await this[Symbol.asyncDispose]()
+        throw new Error(`${program.argv[0]} ended with ${program.exit}: ${program.lines.slice(-5).join('\n')}`)
       }
       await setTimeout(100)
     }
-    return engine
   }
 
   /** Its socket. */
@@ -110,12 +127,14 @@ export class Engine implements AsyncDisposable {
 }
 
 function dockerd(folder: string): [string, ...string[]] {
+  writeFileSync(join(folder, 'daemon.json'), '{}')
   const none = '--bridge=none --iptables=false --ip6tables=false --ip-forward=false --ip-masq=false --log-level=warn'
   return [
     'dockerd',
     `--data-root=${folder}/data`,
     `--exec-root=${folder}/exec`,
     `--pidfile=${folder}/engine.pid`,
+    `--config-file=${folder}/daemon.json`,
     `--host=unix://${folder}/engine.sock`,
     ...none.split(' '),
   ]

@@ -252,6 +252,8 @@ t.test('how a container ended', async (t) => {
     },
   ]
   for (const { state, detail } of rows) t.same(exitReason(state, 64), { code: state.ExitCode, detail })
+  const away = exitReason({ ExitCode: 137 }, 64, true).detail
+  t.equal(away, 'exited with code 137 (SIGKILL) while the container engine did not answer', 'not taken for memory')
   t.match(exitReason({ ExitCode: 137, OOMKilled: true }, 0).detail, /the memory of the node is full/)
   t.equal(healthFault({ Health: { Status: 'healthy' } }), undefined)
   t.match(healthFault({ Health: { Status: 'unhealthy', Log: [{ Output: 'a' }, { Output: ' b\n' }] } }), /fails: b$/)
@@ -351,7 +353,8 @@ t.test('rules for containers', async (t) => {
   await guard.admit(open)
   const [first = ''] = texts.splice(0)
   t.match(first, /add element inet hedgerow_x own4 \{ 02:42:ac:12:00:09 \. 172\.18\.0\.9 \}/)
-  t.notMatch(first, /ct state/, 'connections are not tracked for those that are not closed')
+  t.match(first, /oifname "br-hx" iifname != "br-hx" .* dnat == 0 counter drop/, 'nobody comes in past the agent')
+  t.notMatch(first, / reject/, 'and what is not closed may call')
   await guard.admit(closed)
   const [both = ''] = texts.splice(0)
   t.match(both, /own4 \{ 02:42:ac:12:00:09 \. 172\.18\.0\.9, 02:42:ac:12:01:ff \. 172\.18\.1\.255 \}/)
@@ -663,6 +666,88 @@ t.test('an engine that goes and comes back', async (t) => {
     fake.asked.filter((each) => each.startsWith('DELETE')),
     ['DELETE /v1.41/containers/stray?force=1&v=1'],
     'what no record names goes when the engine is there',
+  )
+})
+
+t.test('an engine that is restarted while a container runs', async (t) => {
+  const labels = { 'hedgerow.agent': 'hedgerow-x' }
+  const config = { Labels: { 'hedgerow.run': 'r' }, Healthcheck: { Test: ['CMD', 'true'] } }
+  let state: object = { Running: true, Pid: 0, Health: { Status: 'healthy' } }
+  const made: string[] = []
+  await using fake = await fakeEngine(({ url = '', method }, response) => {
+    if (url.includes('/wait') && 'Pid' in state) return // it runs
+    if (url.includes('/create?name=')) {
+      made.push(url)
+      if (made.length === 1) return void response.destroy() // it is ended once more, in the middle of a start
+      state = { Running: true, Pid: 0, Health: { Status: 'healthy' } }
+    }
+    if (method === 'GET' && url.includes('/logs')) return response.end()
+    const answer = url.includes('/networks')
+      ? { Labels: labels, IPAM: { Config: [{ Subnet: '10.0.0.0/24' }] } }
+      : url.includes('/images/')
+        ? { Id: 'i', Architecture: 'amd64', Os: 'linux', Config: {} }
+        : { State: state, Config: config }
+    response.end(JSON.stringify(url.includes('/containers/json') ? [] : answer))
+  })
+  const clock = new ManualClock()
+  const runtime = new DockerRuntime({
+    node: 'edge/n1',
+    engine: { setting: fake.path, environment: {}, uid: 0 },
+    network: { agent: 'hedgerow-x', bridge: 'br-hx', subnet: 'auto', avoids: [] },
+    guard: guardWith(),
+    hostPorts: 'off',
+    hostPaths: [],
+    images: new PulledImages({ record: NOWHERE, keepMs: 0, log: silentLog }),
+    allowsPrivileged: false,
+    resolvConf: undefined,
+    seesVips: false,
+    secretFiles: new SecretFiles('/tmp/hedgerow-parts', 'containers'),
+    clock,
+    log: silentLog,
+  })
+  const launch = {
+    assignment: assignmentOf({ runtime: 'docker', code: 'shop:1', memory: 64 }),
+    endpoints: {},
+    environment: {},
+    output: async () => openSync('/dev/null', 'w'),
+    secrets: async () => [],
+    onTrace: () => undefined,
+    mayStart: () => Promise.resolve(),
+    signal: new AbortController().signal,
+  }
+  /** Lets time pass until it has settled. */
+  const settled = async <T>(promise: Promise<T>): Promise<T> => {
+    const over = new AbortController()
+    void promise.finally(() => over.abort()).catch(() => undefined)
+    while (!over.signal.aborted) {
+      await clock.advance(500)
+      await new Promise((resolve) => setTimeout(resolve, 1))
+    }
+    return promise
+  }
+  await runtime.refresh()
+  const running = await runtime.adopt(launch, { run: 'r', container: 'c', address: '10.0.0.2' })
+  t.equal(await running?.check?.(), undefined, 'well')
+  await fake.leave()
+  await runtime.refresh()
+  t.notOk(runtime.isOffered)
+  t.equal(await running?.check?.(), undefined, 'what its image said last counts while nobody can ask')
+  await clock.advance(60_000)
+
+  state = { Running: false, ExitCode: 137 }
+  const again = runtime.launch(launch)
+  await fake.comeBack()
+  const why = 'exited with code 137 (SIGKILL) while the container engine did not answer'
+  t.match(await settled(running?.ended ?? Promise.reject(new Error('it was adopted'))), { detail: why })
+  const next = await settled(again)
+  t.equal(made.length, 2, 'what is to start waits for the engine, also if that ends in the middle')
+  next.letGo()
+
+  await fake.leave()
+  t.match(
+    await settled(runtime.launch(launch).catch(explain)),
+    'the container engine is not running',
+    'but not for ever',
   )
 })
 

@@ -5,7 +5,7 @@ import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import t from 'tap'
+import t, { type Test } from 'tap'
 import { runtimeContract } from '../contracts/runtime.ts'
 import { Engine, lackingEngine } from '../docker-engine.ts'
 import { run, text } from '../../src/lab/program.ts'
@@ -19,8 +19,10 @@ import { ContainerGuard } from '../../src/orchestrator/worker/docker/container-g
 import { systemNft } from '../../proxy/intercept/nft.ts'
 import { SecretFiles } from '../../src/orchestrator/worker/secret-files.ts'
 import type { Running, Trace } from '../../src/orchestrator/worker/runtime.ts'
-import { wholeMesh } from '../walks/mesh.ts'
-import { assignmentOf } from './specs.ts'
+import { wholeMesh, type Mesh } from '../walks/mesh.ts'
+import { forgeries } from './container-forgeries.ts'
+import { assignmentOf, factsOf } from './specs.ts'
+import { nodeWith } from './worker-node.ts'
 import '../support/no-orphans.ts'
 
 /*
@@ -184,7 +186,7 @@ function withEngine(engine: Engine): void {
     const [seven, memory, deaf] = await Promise.all([
       world.launch({ cmd: ['sh', '-c', 'exit 7'] }),
       world.launch({ cmd: ['tail', '/dev/zero'], memory: 16 }),
-      world.launch({ cmd: ['sleep', '600'] }),
+      world.launch({ cmd: ['sh', '-c', '/busybox sleep 6001 & exec /busybox sleep 6000'] }),
     ])
     t.match(await seven.ended, { code: 7, detail: 'exited with code 7' })
     // Podman 4 does not say what ended it
@@ -195,6 +197,7 @@ function withEngine(engine: Engine): void {
     })
     await deaf.stop(0)
     t.match(await deaf.ended, { code: 137, detail: 'exited with code 137 (SIGKILL)' }, 'it does not end for SIGTERM')
+    t.equal((await run(['pgrep', '-f', '/busybox sleep 6001'])).code, 1, 'and what it had forked has ended')
     t.equal(
       (await run(['docker', 'ps', '--all', '--quiet', '--filter', 'label=hedgerow.agent=hedgerow-ends'])).stdout,
       '',
@@ -286,6 +289,19 @@ function withEngine(engine: Engine): void {
     await running.stop(0)
     await images.sweep(client, 200)
     t.notOk(await isThere(), 'and no longer')
+  })
+
+  t.test('one that wants more than its memory is started again, and its neighbour stays', async (t) => {
+    await using world = new World(await runtimeFor('hungry'))
+    const neighbour = await world.launch({ cmd: ['sleep', '600'], memory: 64 })
+    await using node = await nodeWith({ runtimes: [world.runtime], facts: factsOf({ runtimes: ['docker'] }) })
+    const takes500MB = ['dd', 'if=/dev/zero', 'of=/dev/null', 'bs=500M']
+    node.worker.assign(assignmentOf({ runtime: 'docker', code: IMAGE, cmd: takes500MB, port: '', memory: 64 }))
+    const again = await node.hears(({ restarts }) => restarts === 2)
+    t.match(again, { state: 'starting', detail: 'killed: out of memory (its limit is 64 MB)' })
+    t.ok(((await node.metrics.oomKills.get()).values[0]?.value ?? 0) >= 2, 'counted')
+    t.match(await world.inspect('{{.State.Running}} {{.State.OOMKilled}}'), 'true false')
+    t.match(await neighbour.usage?.(), { oomKills: 0 })
   })
 
   t.test('a port of the machine that somebody has', async (t) => {
@@ -381,10 +397,17 @@ t.test('unmodified images call by name, and are called under their own', { skip 
     await text(['docker', 'inspect', '--format', '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}', cart])
   ).trim()
   t.not(
-    (await inFront('timeout', '1', '/busybox', 'wget', '-q', '-O', '-', `http://${address}/`)).code,
+    (await inFront('timeout', '0.3', '/busybox', 'wget', '-q', '-O', '-', `http://${address}/`)).code,
     0,
     'and there is no way around',
   )
+
+  const config6 = '{{.State.Pid}} {{range .NetworkSettings.Networks}}{{.GlobalIPv6Address}}{{end}}'
+  const [, cart6 = ''] = (await text(['docker', 'inspect', '--format', config6, cart])).trim().split(' ')
+  const [pid = ''] = (await text(['docker', 'inspect', '--format', config6, front])).split(' ')
+  const [vip4 = ''] = await mesh.node('n1').dns.resolve4(NAME)
+  for (const what of await forgeries({ pid, other: { ipv4: address, ipv6: cart6 }, vip4, vip6 }))
+    t.pass(`dropped: ${what}`)
 
   const outside = await fetch(`http://127.0.0.1:${hostPort}/no-such-page`)
   t.equal(outside.status, 404, 'and from outside the mesh by its host_port')
@@ -413,6 +436,8 @@ t.test('unmodified images call by name, and are called under their own', { skip 
     /table inet hedgerow_containers_\w+ \{[^]*?set closed \{\s+type ether_addr\s+elements = \{ 02:42:\S+ \}/
   t.match(await text(['nft', 'list', 'ruleset']), closed, 'and the rules for them')
   t.same(await list(), [cart, front, vault].toSorted())
+
+  if (kind === 'docker' && engine !== undefined) await restartedEngine(t, engine, mesh)
   await mesh.control.api.call('DELETE', '/apps/shop.acme')
   await until(async () => (await list()).join() === '')
   await mesh.stop('n1')
@@ -423,6 +448,37 @@ t.test('unmodified images call by name, and are called under their own', { skip 
     'nothing is left of an app that is deleted and its agent',
   )
 })
+
+/** Docker leaves its containers when it ends, if it is told to. */
+async function restartedEngine(t: Test, engine: Engine, mesh: Mesh): Promise<void> {
+  const running = () => text(['docker', 'ps', '--quiet', '--no-trunc'])
+  const inside = async (name: string) => {
+    const container = await text([
+      'docker',
+      'ps',
+      '--quiet',
+      '--filter',
+      `label=hedgerow.instance=shop.acme.${name}.prod.0`,
+    ])
+    const pid = await text(['docker', 'inspect', '--format', '{{.State.Pid}}', container.trim()])
+    return ['nsenter', '--target', pid.trim(), '--net', '--mount']
+  }
+  const call = async (from: string[]) =>
+    (await run([...from, '/busybox', 'wget', '-q', '-O', '-', `http://${NAME}:8080/cgi-bin/who`])).code
+
+  const [before, containers, front] = [await mesh.control.instances(), await running(), await inside('front')]
+  const back = new AbortController()
+  const codes = (async () => {
+    const seen: number[] = []
+    while (!back.signal.aborted) seen.push(await call(front))
+    return seen
+  })()
+  await engine.restart('SIGKILL', { keeps: true })
+  back.abort()
+  t.same([...new Set(await codes)], [0], 'the engine is killed and started again: calls between containers go on')
+  t.equal(await running(), containers, 'all of them run on')
+  t.same(await mesh.control.instances(), before, 'none counts as ended or lost')
+}
 
 async function until(isSo: () => boolean | Promise<boolean>): Promise<void> {
   while (!(await isSo())) await new Promise((resolve) => setTimeout(resolve, 50))

@@ -236,7 +236,8 @@ test('what ended for want of memory is started again and counted; what cannot be
   const { values } = await limited.metrics.oomKills.get()
   t.match(values, [{ labels: { service: 'shop.acme.cart.prod' } }])
   t.ok((values[0]?.value ?? 0) >= 2, 'counted')
-  const isPressureCounted = existsSync('/proc/pressure/memory') && existsSync(join(ownGroups()[0] ?? '', 'cgroup.controllers'))
+  const isPressureCounted =
+    existsSync('/proc/pressure/memory') && existsSync(join(ownGroups()[0] ?? '', 'cgroup.controllers'))
   const waits = (await limited.metrics.pressure.get()).values.map(({ labels }) => labels.resource)
   t.same(waits, isPressureCounted ? ['cpu', 'memory', 'io'] : [], 'and what it waited for, where the kernel says')
 

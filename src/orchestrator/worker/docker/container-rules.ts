@@ -2,14 +2,18 @@
  * The nftables table of the containers of one agent. The text is one transaction for nft.
  *
  *   prerouting  sources  from the bridge ─▶ does this container have this address? otherwise drop
- *   forward     outside  from a closed container to another machine ─▶ reject
+ *   forward     outside  to a container from another interface, unless it answers or is a published port ─▶ drop
+ *                        from a closed container to another machine ─▶ reject
  *   input       inside   from a closed container to this machine, but for the VIPs ─▶ reject
  *
  * The address of a caller says which instance calls, so no container may send from another's. It has no right to change its hardware
  * address or to make packets itself, so that one tells them apart. Without this table IPv4 is safe all the same (the kernel lets no
  * program send from an address that its machine has not), IPv6 is not (IPV6_FREEBIND).
  *
- * Answers of closed containers to those who may call them pass.
+ * Other machines and other bridges reach containers through published ports alone: past the agent nobody asks who may call, and a
+ * datagram that claims to come from a VIP would pass for the call of an instance. Docker has such rules of its own, Podman has none.
+ *
+ * Answers of closed containers to those who may call them pass. Connections are tracked: the engine does that, too, for its NAT.
  */
 
 export interface GuardedContainer {
@@ -42,7 +46,8 @@ export function guardRules(table: GuardTable, containers: readonly GuardedContai
   const rule = (chainName: string, what: string) => `add rule inet ${name} ${chainName} ${what}`
   const elements = (set: string, all: readonly string[]) =>
     all.length === 0 ? [] : [`add element inet ${name} ${set} { ${all.join(', ')} }`]
-  const closed = `iifname "${bridge}" ether saddr @closed ct state != { established, related }`
+  const isBegun = 'ct state != { established, related }'
+  const closed = `iifname "${bridge}" ether saddr @closed ${isBegun}`
   const notVips6 = vips6 === undefined ? 'meta nfproto ipv6' : `ip6 daddr != ${vips6}`
   const statements = [
     `add table inet ${name}`,
@@ -68,11 +73,11 @@ export function guardRules(table: GuardTable, containers: readonly GuardedContai
     rule('sources', 'ether saddr . ip saddr @own4 accept'),
     rule('sources', 'ether saddr . ip6 saddr @own6 accept'),
     rule('sources', 'icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept'),
-    rule('sources', 'drop'),
-    // connection tracking costs every flow of the machine something, so it is asked only where it decides
+    rule('sources', 'counter drop'),
+    chain('outside', 'forward', BEFORE_FILTER),
+    rule('outside', `oifname "${bridge}" iifname != "${bridge}" ${isBegun} ct status & dnat == 0 counter drop`),
     ...(containers.some(({ isClosed }) => isClosed)
       ? [
-          chain('outside', 'forward', BEFORE_FILTER),
           rule('outside', `${closed} reject`),
           chain('inside', 'input', BEFORE_FILTER),
           rule('inside', `${closed} ip daddr != ${vips4} reject`),

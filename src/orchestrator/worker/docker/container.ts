@@ -51,6 +51,10 @@ export class Container implements Running {
   readonly #watching = new AbortController()
   readonly #gaveUp = Promise.withResolvers<Ended>()
   #trace: Trace
+  /** Why it is not well, when the engine was there to say. */
+  #health: string | undefined = 'the health check of the image has not succeeded yet'
+  /** The engine was not there while it was watched. */
+  #wasAway = false
   #usage: Usage = { cpuSeconds: 0, memoryBytes: 0, throttledSeconds: 0, oomKills: 0 }
   #isOver = false
   #stopping: Promise<void> | undefined
@@ -61,7 +65,7 @@ export class Container implements Running {
     this.#trace = trace
     this.endpoints = parts.endpoints
     this.pid = parts.pid
-    this.check = parts.hasHealthCheck ? () => this.#health() : undefined
+    this.check = parts.hasHealthCheck ? () => this.#checkHealth() : undefined
     const since = typeof trace['printedUntil'] === 'string' ? trace['printedUntil'] : undefined
     const onProgress = (until: string) => this.#remember(until)
     this.#output = ContainerOutput.follow({ engine, container, fd, since, onProgress, clock })
@@ -153,7 +157,7 @@ export class Container implements Running {
     onGone()
     if (state === undefined) return { detail: 'somebody has removed its container' }
     return {
-      ...exitReason(state, memoryMb),
+      ...exitReason(state, memoryMb, this.#wasAway),
       usage: { ...this.#usage, oomKills: Math.max(this.#usage.oomKills, state.OOMKilled === true ? 1 : 0) },
     }
   }
@@ -168,16 +172,23 @@ export class Container implements Running {
         if (state?.Running !== true) return state
       } catch (error) {
         if (isStatus(error, 404)) return undefined
+        this.#wasAway ||= isMeshError(error, 'NOT_RUNNING')
       }
       await clock.sleep(AGAIN_MS, signal)
     }
     return 'left'
   }
 
-  async #health(): Promise<string | undefined> {
+  /** While the engine is away nobody runs the check, and what it said last counts: the container goes on. */
+  async #checkHealth(): Promise<string | undefined> {
     const { engine, container } = this.#parts
-    const state = await stateOf(engine, container).catch(() => undefined)
-    return state === undefined ? 'the container engine does not answer' : healthFault(state)
+    try {
+      const state = await stateOf(engine, container)
+      if (state !== undefined) this.#health = healthFault(state)
+    } catch {
+      // who watches it tells whether it is there
+    }
+    return this.#health
   }
 
   #remember(printedUntil: string): void {

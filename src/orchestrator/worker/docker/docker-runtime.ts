@@ -1,9 +1,6 @@
 import { randomBytes } from 'node:crypto'
-import { close, readFileSync } from 'node:fs'
+import { close } from 'node:fs'
 import { explain, isMeshError, MeshError } from '../../../core/errors.ts'
-import { refusalOfPorts } from '../host-ports.ts'
-import type { Controls } from '../../../core/kit/cgroup-controls.ts'
-import { controlsAt } from '../../../core/kit/cgroup.ts'
 import { systemClock, type Clock } from '../../../core/kit/clock.ts'
 import type { Log } from '../../../core/kit/log.ts'
 import type { ServiceSpec } from '../../spec.ts'
@@ -12,31 +9,28 @@ import { type Adoption, type Launch, type Running, type Runtime, type Trace } fr
 import { Container } from './container.ts'
 import { containerBody, containerName, endpointsOf } from './container-body.ts'
 import type { ContainerGuard } from './container-guard.ts'
+import { containerRefusal, type ContainerPolicy } from './container-refusal.ts'
 import { ContainerNetwork, isPortFault, type NetworkOptions } from './container-network.ts'
 import { sinkTo } from './container-output.ts'
-import { isStatus, type Engine } from './engine.ts'
-import { findEngine, type EngineWhere } from './find-engine.ts'
+import type { Engine } from './engine.ts'
+import type { EngineWhere } from './find-engine.ts'
 import { imageOf, type Image } from './image.ts'
+import { KnownEngine } from './known-engine.ts'
 import { LABELS } from './labels.ts'
-import { macOf, type GuardedContainer } from './container-rules.ts'
+import { macOf } from './container-rules.ts'
+import { controlsOf, guardedOf, inspected, ownContainers, removeContainer } from './own-containers.ts'
 import type { PulledImages } from './pulled-images.ts'
-import { makeVolumes, refusedVolume, type Mount } from './volumes.ts'
+import { makeVolumes, type Mount } from './volumes.ts'
 import { filesOf, secretsOfFolder } from '../instance-files.ts'
 import type { SecretFiles } from '../secret-files.ts'
 
-export interface DockerOptions {
+export interface DockerOptions extends ContainerPolicy {
   /** The node's id, for HEDGEROW_NODE. */
   node: string
   engine: EngineWhere
   network: NetworkOptions
   /** Rules for what containers send. */
   guard: ContainerGuard
-  /** The ports of the machine that documents may ask for, `first-last`, or `off`. */
-  hostPorts: string
-  /** The folders of the machine that documents may ask for, with all in them. */
-  hostPaths: readonly string[]
-  /** Documents may ask for `privileged`. */
-  allowsPrivileged: boolean
   /** The file that containers get as /etc/resolv.conf; absent: the engine's own. */
   resolvConf: string | undefined
   /** VIPs lead to this machine from inside containers, and callers may be shown to them under theirs. */
@@ -47,8 +41,10 @@ export interface DockerOptions {
   log: Log
 }
 
-/** While the engine is away, containers of an earlier agent wait to be adopted. */
+/** While the engine is away, containers of an earlier agent wait to be adopted, and those that ended to be started again. */
 const AGAIN_MS = 1_000
+/** An engine that is restarted is back within this. Larger: after it has failed for good, its instances start elsewhere later. */
+const BACK_MS = 60_000
 
 /** Between two looks at images that nobody uses. */
 const SWEEP_MS = 600_000
@@ -62,14 +58,14 @@ export class DockerRuntime implements Runtime {
   readonly #options: DockerOptions
   readonly #network: ContainerNetwork
   readonly #clock: Clock
+  readonly #known: KnownEngine
   /** Those that this agent has begun or adopted. */
   readonly #runs = new Set<string>()
   /** What an earlier agent left, not compared with the engine's containers yet. */
   #untidied: readonly Trace[] | undefined
   /** Runs whose containers could not be ended while the engine was away, with their addresses. */
   readonly #left = new Map<string, string>()
-  #engine: Engine | undefined
-  #reason = 'not looked for yet'
+  #refreshing: Promise<void> | undefined
   #isReleased = false
   #sweptAt = Number.NEGATIVE_INFINITY
 
@@ -77,6 +73,11 @@ export class DockerRuntime implements Runtime {
     this.#options = options
     this.#network = new ContainerNetwork(options.network)
     this.#clock = options.clock ?? systemClock
+    this.#known = new KnownEngine(options.engine, options.log)
+  }
+
+  get #engine(): Engine | undefined {
+    return this.#known.engine
   }
 
   /** An engine answers. */
@@ -86,26 +87,26 @@ export class DockerRuntime implements Runtime {
 
   /** For people: which engine, or why there is none. */
   get finding(): string {
-    if (this.#engine === undefined) return this.#reason
+    if (this.#engine === undefined) return this.#known.reason
     const { socketPath, version } = this.#engine
     const { refusal6 } = this.#network
     const without = refusal6 === undefined ? '' : `; containers have no IPv6: ${refusal6}`
     return `engine ${version.version} at ${socketPath}${without}`
   }
 
-  /** Looks for the engine again. */
-  async refresh(): Promise<void> {
-    const had = this.#engine
-    const found = await findEngine(this.#options.engine, had)
-    if ('reason' in found) {
-      this.#engine = undefined
-      this.#reason = found.reason
-      if (had !== undefined) this.#options.log.warn('the container engine does not answer', { reason: found.reason })
-      return
-    }
-    this.#engine = found
-    if (had === undefined) {
-      this.#options.log.info('container engine found', { path: found.socketPath, version: found.version.version })
+  /** Looks for the engine again; once, however many wait for it. */
+  refresh(): Promise<void> {
+    this.#refreshing ??= this.#refresh().finally(() => {
+      this.#refreshing = undefined
+    })
+    return this.#refreshing
+  }
+
+  async #refresh(): Promise<void> {
+    const present = await this.#known.find()
+    if (present === undefined) return
+    const { engine: found, isNew } = present
+    if (isNew) {
       await this.#network.find(found).catch(() => undefined) // it is made at the first launch
       await this.#guardAll(found)
     } else if (this.#options.guard.knowsAll) await this.#options.guard.keep()
@@ -155,25 +156,36 @@ export class DockerRuntime implements Runtime {
   }
 
   refuses(spec: ServiceSpec): string | undefined {
-    const { privileged, egress, ports } = spec
-    if (this.#engine === undefined) return `runtime docker is not offered here: ${this.#reason}`
-    const { hostPorts, guard } = this.#options
-    const refused = refusalOfPorts(ports, hostPorts)
-    if (refused !== undefined) return refused
-    const { reason } = guard
-    if (egress === 'none' && reason !== undefined) return `egress none cannot be kept on this node: ${reason}`
-    const volume = refusedVolume(spec, this.#options.hostPaths)
-    if (volume !== undefined) return volume
-    if (privileged !== true || this.#options.allowsPrivileged) return undefined
-    return 'privileged containers are not allowed on this node (agent.containers.privileged)'
+    if (this.#engine === undefined) return `runtime docker is not offered here: ${this.#known.reason}`
+    return containerRefusal(spec, this.#options, this.#options.guard.reason)
   }
 
+  /** An engine that is being restarted is waited for: what ran on it starts again where its volumes are. */
   async launch(launch: Launch): Promise<Running> {
+    const { clock, signal } = { clock: this.#clock, signal: launch.signal }
+    const until = clock.now() + BACK_MS
+    for (;;) {
+      if (this.#engine === undefined) await this.refresh()
+      try {
+        return await this.#launch(launch)
+      } catch (error) {
+        const isAway = isMeshError(error, 'NOT_RUNNING')
+        if (isAway && clock.now() < until && !signal.aborted) await clock.sleep(AGAIN_MS, signal)
+        if (signal.aborted) throw new MeshError('RUNTIME_FAILED', { reason: 'it is not wanted any more' })
+        if (!isAway || clock.now() >= until) throw isMeshError(error, 'RUNTIME_FAILED') ? error : failure(error)
+        await this.refresh()
+      }
+    }
+  }
+
+  /** @throws MeshError NOT_RUNNING when the engine does not answer, RUNTIME_FAILED and what the engine refuses with */
+  async #launch(launch: Launch): Promise<Running> {
     const { assignment, signal } = launch
     const { spec } = assignment
-    const refusal = this.refuses(spec)
     const engine = this.#engine
-    if (engine === undefined || refusal !== undefined) throw new MeshError('RUNTIME_FAILED', { reason: refusal })
+    const refusal = this.refuses(spec)
+    if (engine === undefined) throw new MeshError('NOT_RUNNING', { what: 'container engine' })
+    if (refusal !== undefined) throw new MeshError('RUNTIME_FAILED', { reason: refusal })
     const run = randomBytes(8).toString('hex')
     this.#runs.add(run)
     try {
@@ -198,10 +210,7 @@ export class DockerRuntime implements Runtime {
     } catch (error) {
       this.#runs.delete(run)
       this.#options.secretFiles.remove(run)
-      if (signal.aborted) throw new MeshError('RUNTIME_FAILED', { reason: 'it is not wanted any more' })
-      throw isMeshError(error, 'RUNTIME_FAILED')
-        ? error
-        : new MeshError('RUNTIME_FAILED', { reason: explain(error) }, { cause: error })
+      throw error
     }
   }
 
@@ -288,8 +297,7 @@ export class DockerRuntime implements Runtime {
         hasHealthCheck: image.hasHealthCheck,
       })
     } catch (error) {
-      await remove(engine, container)
-      guard.release(address)
+      await this.#undo(engine, { container, run, address })
       throw isPortFault(error)
         ? new MeshError(
             'RUNTIME_FAILED',
@@ -300,6 +308,16 @@ export class DockerRuntime implements Runtime {
     }
   }
 
+  /** What was not started for good. While the engine is away it may be there, and is removed when that is back. */
+  async #undo(engine: Engine, { container, run, address }: { container: string; run: string; address: string }) {
+    try {
+      await removeContainer(engine, container)
+      this.#options.guard.release(address)
+    } catch {
+      this.#left.set(run, address)
+    }
+  }
+
   async #adopt(
     engine: Engine,
     launch: Adoption,
@@ -307,7 +325,7 @@ export class DockerRuntime implements Runtime {
   ): Promise<Container | undefined> {
     const found = await inspected(engine, container)
     if (found?.State?.Running !== true || found.Config?.Labels?.[LABELS.run] !== run) {
-      if (found?.Config?.Labels?.[LABELS.run] === run) await remove(engine, container)
+      if (found?.Config?.Labels?.[LABELS.run] === run) await removeContainer(engine, container)
       this.#options.secretFiles.remove(run)
       this.#runs.delete(run)
       return undefined
@@ -363,13 +381,8 @@ export class DockerRuntime implements Runtime {
     if (traces === undefined && left.length === 0) return
     const known = new Set([...(traces ?? []).map(({ run }) => run), ...this.#runs])
     const isOver = (run: string) => this.#left.has(run) || (traces !== undefined && !known.has(run))
-    const filters = JSON.stringify({ label: [`${LABELS.agent}=${this.#options.network.agent}`] })
-    const all = (await engine.ask({
-      method: 'GET',
-      path: '/containers/json',
-      query: { all: 1, filters },
-    })) as ListedContainer[]
-    for (const { Id, Labels = {} } of all) if (isOver(Labels[LABELS.run] ?? '')) await remove(engine, Id)
+    const all = await ownContainers(engine, this.#options.network.agent, 'ended')
+    for (const { Id, Labels = {} } of all) if (isOver(Labels[LABELS.run] ?? '')) await removeContainer(engine, Id)
     if (traces !== undefined) this.#options.secretFiles.tidy(known)
     if (this.#untidied === traces) this.#untidied = undefined
     for (const [run, address] of left) {
@@ -385,9 +398,8 @@ export class DockerRuntime implements Runtime {
   async #guardAll(engine: Engine): Promise<void> {
     const { guard, log, network } = this.#options
     try {
-      const filters = JSON.stringify({ label: [`${LABELS.agent}=${network.agent}`] })
-      const all = await engine.ask({ method: 'GET', path: '/containers/json', query: { filters } })
-      const found = (all as ListedContainer[]).flatMap((each) => guarded(each, this.#network.name))
+      const all = await ownContainers(engine, network.agent)
+      const found = all.flatMap((each) => guardedOf(each, this.#network.name))
       await guard.begin(found)
     } catch (error) {
       log.warn('rules for containers cannot be set', { error })
@@ -395,21 +407,8 @@ export class DockerRuntime implements Runtime {
   }
 }
 
-function guarded({ Labels = {}, NetworkSettings }: ListedContainer, network: string): GuardedContainer[] {
-  const found = NetworkSettings?.Networks?.[network] ?? {}
-  const { IPAddress: ipv4 = '', GlobalIPv6Address: ipv6 = '', MacAddress: mac = '' } = found
-  const isClosed = Labels[LABELS.egress] === 'none'
-  return ipv4 === '' || mac === '' ? [] : [{ mac, ipv4, ...(ipv6 === '' ? {} : { ipv6 }), isClosed }]
-}
-
-/** None where the engine runs on another machine: its process ids are not those of this one. */
-function controlsOf(pid: number, id: string): Controls {
-  if (id === '') return {}
-  try {
-    return controlsAt(id, readFileSync(`/proc/${pid}/cgroup`, 'latin1'))
-  } catch {
-    return {}
-  }
+function failure(cause: unknown): MeshError {
+  return new MeshError('RUNTIME_FAILED', { reason: explain(cause) }, { cause })
 }
 
 interface Start {
@@ -429,35 +428,4 @@ interface Followed {
   address: string
   fd: number
   hasHealthCheck: boolean
-}
-
-interface ListedContainer {
-  Id: string
-  Labels?: Record<string, string>
-  NetworkSettings?: {
-    Networks?: Record<string, { IPAddress?: string; GlobalIPv6Address?: string; MacAddress?: string }>
-  }
-}
-
-interface InspectedContainer {
-  Id?: string
-  State?: { Running?: boolean; Pid?: number }
-  Config?: { Labels?: Record<string, string>; Healthcheck?: { Test?: string[] } }
-}
-
-async function inspected(engine: Engine, container: string): Promise<InspectedContainer | undefined> {
-  try {
-    return (await engine.ask({ method: 'GET', path: `/containers/${container}/json` })) as InspectedContainer
-  } catch (error) {
-    if (isStatus(error, 404)) return undefined
-    throw error
-  }
-}
-
-/** With its anonymous volumes. Nothing happens when it is not there. */
-async function remove(engine: Engine, container: string): Promise<void> {
-  const query = { force: 1, v: 1 }
-  await engine.ask({ method: 'DELETE', path: `/containers/${container}`, query }).catch((error: unknown) => {
-    if (!isStatus(error, 404, 409)) throw error
-  })
 }

@@ -13,13 +13,22 @@ export interface ContainerState {
 
 const SIGKILL = 128 + constants.signals.SIGKILL
 
-/** Why a container ended, in words; `memoryMb` is its limit, 0 for none. */
-export function exitReason({ ExitCode: code = 0, OOMKilled, Error = '' }: ContainerState, memoryMb: number): Ended {
+/** Why a container ended, in words; `memoryMb` is its limit, 0 for none. `wasAway`: its engine was, which may have ended it. */
+export function exitReason(
+  { ExitCode: code = 0, OOMKilled, Error = '' }: ContainerState,
+  memoryMb: number,
+  wasAway = false,
+): Ended {
   const limit = memoryMb === 0 ? 'the memory of the node is full' : `its limit is ${memoryMb} MB`
   if (OOMKilled === true && code === SIGKILL) return { code, detail: `killed: out of memory (${limit})` }
   const fault = Error === '' ? '' : `: ${Error}`
   const killed = OOMKilled === true ? `; a process of it was killed: out of memory (${limit})` : ''
-  const maybe = OOMKilled !== true && code === SIGKILL && memoryMb > 0 ? `, perhaps out of memory (${limit})` : '' // Podman 4 does not always know
+  const isUnknown = OOMKilled !== true && code === SIGKILL && memoryMb > 0 // Podman 4 does not always know
+  const maybe = wasAway
+    ? ' while the container engine did not answer'
+    : isUnknown
+      ? `, perhaps out of memory (${limit})`
+      : ''
   return { code, detail: `exited with code ${code}${signalOf(code)}${maybe}${fault}${killed}` }
 }
 
