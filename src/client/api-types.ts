@@ -1,4 +1,4 @@
-/* Written by .config/docs/api-types.ts from the document of the API. c5a74a0e1b133516fa81ae7728bc2e0ef6a474bd1d9d59be54b28223f8ade9e7 */
+/* Written by .config/docs/api-types.ts from the document of the API. 36f6b8d29973584bbab987925bb8e2365c53ed3f93d7b7189d47781001c80e33 */
 
 export interface paths {
   '/v1/apps': {
@@ -2807,10 +2807,6 @@ export interface operations {
               | 'viewer'
             organisation?: string
           }[]
-          oidc?: null | {
-            issuer: string
-            subject: string
-          }
         }
       }
     }

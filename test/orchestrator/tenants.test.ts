@@ -59,6 +59,7 @@ t.test('nobody sees another’s names, instances, logs, events and changes', asy
   t.match((await beta('GET', '/v1/services')).body.items, [{ id: WEB }])
   const tried = [
     ['GET', `/v1/services/${CART}`],
+    ['GET', `/v1/services/${CART.replace('.', '%2e')}`],
     ['GET', `/v1/services/${CART}/revisions`],
     ['GET', `/v1/services/${CART}/explain`],
     ['GET', `/v1/instances/${CART}.0`],

@@ -11,6 +11,8 @@ import { removalRoutes } from './api-removal.ts'
 import { secretRoutes } from './api-secrets.ts'
 import { statusRoute } from './api-status.ts'
 import type { ApiContext } from './api-context.ts'
+import { callerOf } from './people/callers.ts'
+import type { Params } from './people/need.ts'
 
 /** Since when, in seconds since 1970 (RFC 9745): 2026-11-30. */
 const DEPRECATED = '@1795996800'
@@ -26,6 +28,15 @@ export function apiRoutes(app: App, context: ApiContext): void {
   })
   app.addHook('onSend', async (_request, reply) => {
     void reply.header('deprecation', DEPRECATED).header('link', '</v1/openapi.json>; rel="successor-version"')
+  })
+  app.addHook('onSend', async (request, { statusCode: status }) => {
+    const { method, params, ip: from, id: requestId } = request
+    const { url = '' } = request.routeOptions
+    if (method === 'GET' || method === 'HEAD' || url.endsWith('/input') || status === 401 || request.is404) return
+    const { user, id, by } = callerOf(request)
+    const about = Object.values(params as Params).join('/')
+    const token = by === 'credential' ? {} : { token: id }
+    context.audit.record({ user, ...token, from, call: `${method} ${url}`, about, status, requestId })
   })
   appRoutes(app, context)
   instanceRoutes(app, context)

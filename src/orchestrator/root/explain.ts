@@ -64,7 +64,8 @@ export async function explainPlacement(
     : whatIf(request, candidatesFor(service.id, record, parts), { most, rules })
   const its = record?.cluster === undefined || anew ? undefined : clusters.linked(record.cluster)
   const asked = its === undefined ? [...clusters.all()].slice(0, MOST_CLUSTERS) : [its]
-  const told = await Promise.all(asked.map((cluster) => askCluster(cluster, service, record, { anew, most })))
+  const open = asked.filter(({ name }) => parts.view.seesCluster(name))
+  const told = await Promise.all(open.map((cluster) => askCluster(cluster, service, record, { anew, most })))
   const detail = record === undefined ? whyWaiting(service, store.instancesOf(service.id), store.whole) : record.detail
   return {
     service: service.id,

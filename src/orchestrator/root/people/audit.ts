@@ -50,7 +50,7 @@ export class Audit {
   readonly #together: (work: () => void) => void
   readonly #clock: Clock
   readonly #log: Log
-  /** The numbers of each user, oldest first; loaded when first needed. */
+  /** The numbers of each user, and of all wrong logins, oldest first; loaded when first needed. */
   #byUser: Map<string, number[]> | undefined
   #size = 0
   #last = 0
@@ -73,7 +73,7 @@ export class Audit {
         if (this.#size >= MOST) this.#makeRoom(byUser)
         this.#kept.put(keyOf(number), { number, at: this.#clock.wall(), ...entry, user, ...text })
       })
-      remember(byUser, user, number)
+      remember(byUser, { ...entry, user }, number)
       this.#size++
     } catch (error) {
       this.#byUser = undefined // as it is on disk
@@ -103,7 +103,7 @@ export class Audit {
     if (this.#byUser !== undefined) return this.#byUser
     const byUser = new Map<string, number[]>()
     const entries = this.#kept.list()
-    for (const { user, number } of entries) remember(byUser, user, number)
+    for (const entry of entries) remember(byUser, entry, entry.number)
     this.#size = entries.length
     this.#last = Math.max(this.#last, entries.at(-1)?.number ?? 0)
     this.#byUser = byUser
@@ -119,9 +119,11 @@ export class Audit {
   }
 }
 
-function remember(byUser: Map<string, number[]>, user: string, number: number): void {
-  const numbers = byUser.get(user)
-  if (numbers === undefined) byUser.set(user, [number])
+/** Anybody can fail to log in as somebody else: it does not push out what that user did. */
+function remember(byUser: Map<string, number[]>, entry: Pick<AuditEntry, 'user' | 'status'>, number: number): void {
+  const kind = entry.status === 401 ? 'wrong logins' : entry.user
+  const numbers = byUser.get(kind)
+  if (numbers === undefined) byUser.set(kind, [number])
   else numbers.push(number)
 }
 

@@ -5,14 +5,14 @@ import type { IncomingHttpHeaders } from 'node:http'
  * sites’ pages neither send it (SameSite=Strict) nor would be believed: every browser says in `Sec-Fetch-Site` whose page asks.
  */
 
-const NAME = '__Host-hedgerow'
+export const SESSION_COOKIE = '__Host-hedgerow'
 
 export function sessionCookie(token: string, seconds: number): string {
-  return `${NAME}=${token}; Path=/; Max-Age=${seconds}; Secure; HttpOnly; SameSite=Strict`
+  return `${SESSION_COOKIE}=${token}; Path=/; Max-Age=${seconds}; Secure; HttpOnly; SameSite=Strict`
 }
 
 export function clearedCookie(): string {
-  return `${NAME}=; Path=/; Max-Age=0; Secure; HttpOnly; SameSite=Strict`
+  return `${SESSION_COOKIE}=; Path=/; Max-Age=0; Secure; HttpOnly; SameSite=Strict`
 }
 
 /** The session in the cookie, where the page of this root asks. */
@@ -20,7 +20,7 @@ export function sessionIn({ cookie, 'sec-fetch-site': site }: IncomingHttpHeader
   if (cookie === undefined || site !== 'same-origin') return undefined
   const found = cookie.split(';').flatMap((part) => {
     const [name = '', value = ''] = part.trim().split('=', 2)
-    return name === NAME ? [value] : []
+    return name === SESSION_COOKIE ? [value] : []
   })
   return found.length === 1 ? found[0] : undefined
 }

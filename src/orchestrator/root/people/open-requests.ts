@@ -29,6 +29,11 @@ export class OpenRequests {
     return () => this.#open.delete(request)
   }
 
+  /** How much of a user is being answered. */
+  countOf(user: string): number {
+    return this.#open.values().reduce((sum, { caller }) => sum + Number(caller.user === user), 0)
+  }
+
   /** Cuts those whose token has ended, or was revoked, and those that need what their user may no longer do. */
   check(): void {
     for (const request of this.#open) {

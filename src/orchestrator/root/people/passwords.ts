@@ -87,7 +87,8 @@ export class Passwords {
   }
 
   async #compare(known: PasswordHash | undefined, password: string): Promise<boolean> {
-    const against = known ?? (this.#nobody ??= await hashPassword(randomBytes(32).toString('hex')))
+    this.#nobody ??= await hashPassword(randomBytes(32).toString('hex'))
+    const against = known ?? this.#nobody
     const expected = Buffer.from(against.hash, 'base64')
     const given = await hashOf(password.slice(0, MAX_PASSWORD), Buffer.from(against.salt, 'base64'), against)
     return timingSafeEqual(given, expected) && known !== undefined

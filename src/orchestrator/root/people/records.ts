@@ -24,8 +24,6 @@ export interface User {
   organisation?: string
   grants: readonly Grant[]
   password?: PasswordHash
-  /** Of the identity provider: whoever proves to be this there is this user. */
-  oidc?: { issuer: string; subject: string }
   createdAt: number
 }
 

@@ -52,7 +52,9 @@ const login = operation({
     const from = request.ip
     const isRight = await passwords.isRight(store.users.get(user)?.password, { password, user, from })
     if (!isRight || store.users.get(user) === undefined) {
-      audit.record({ user, call: 'login', from, status: 401, requestId: request.id })
+      // what is no user may be a password that was typed in the wrong place
+      const name = store.users.get(user) === undefined ? 'nobody' : user
+      audit.record({ user: name, call: 'login', from, status: 401, requestId: request.id })
       throw new MeshError('LOGIN_REFUSED', { remedy: REMEDY })
     }
     const { token, record } = people.createToken({ user, kind: 'session', ttlSeconds })

@@ -1,3 +1,4 @@
+import { SESSION_COOKIE } from '../people/cookie.ts'
 import type { Operation } from './operation.ts'
 import { MODELS } from './schemas.ts'
 
@@ -12,7 +13,7 @@ interface Parameter {
 }
 
 /** Every call may be refused with these. */
-const COMMON = [400, 401, 429, 500] as const
+const COMMON = [400, 401, 403, 429, 500] as const
 
 export function documentOf(operations: readonly Operation[], version: string) {
   const paths: Record<string, Record<string, unknown>> = {}
@@ -29,10 +30,13 @@ export function documentOf(operations: readonly Operation[], version: string) {
       license: { name: 'Apache-2.0', identifier: 'Apache-2.0' },
     },
     servers: [{ url: '/' }],
-    security: [{ token: [] }],
+    security: [{ token: [] }, { session: [] }],
     paths,
     components: {
-      securitySchemes: { token: { type: 'http', scheme: 'bearer' } },
+      securitySchemes: {
+        token: { type: 'http', scheme: 'bearer' },
+        session: { type: 'apiKey', in: 'cookie', name: SESSION_COOKIE },
+      },
       schemas: Object.fromEntries(
         Object.entries(MODELS).map(([name, schema]) => [name, referring(schema, { isTop: true })]),
       ),
@@ -42,6 +46,7 @@ export function documentOf(operations: readonly Operation[], version: string) {
 
 function operationOf({
   id,
+  needs,
   method,
   summary,
   params,
@@ -57,6 +62,7 @@ function operationOf({
   const refused = [...new Set([...COMMON, ...(method === 'post' ? [409, 422] : []), ...refusals])].sort((a, b) => a - b)
   return {
     operationId: id,
+    ...(needs === 'open' ? { security: [] } : {}),
     summary,
     parameters: [
       ...parametersOf(params, 'path'),

@@ -212,12 +212,6 @@ const changeUser = operation({
     {
       add: Type.Optional(Grants),
       remove: Type.Optional(Grants),
-      oidc: Type.Optional(
-        Type.Union([
-          Type.Null(),
-          Type.Object({ issuer: Type.String({ maxLength: 500 }), subject: Type.String({ maxLength: 500 }) }, closed),
-        ]),
-      ),
     },
     closed,
   ),
@@ -226,14 +220,11 @@ const changeUser = operation({
   run: ({ params, body }, context) => {
     const { people, view } = context
     const user = knownUser(params.name, context)
-    const { add = [], remove = [], oidc } = body
+    const { add = [], remove = [] } = body
     const kept = user.grants.filter((grant) => !remove.some((other) => isSame(grant, other)))
     const grants = [...kept, ...add.filter((grant) => !kept.some((other) => isSame(grant, other)))]
     checkGrants(user.grants, grants, view)
-    if (oidc !== undefined && !governs(view, user)) throw notGoverned(user)
-    const { oidc: before, ...rest } = user
-    const identity = oidc === undefined ? before : (oidc ?? undefined)
-    return userRow(people.putUser({ ...rest, grants, ...(identity === undefined ? {} : { oidc: identity }) }))
+    return userRow(people.putUser({ ...user, grants }))
   },
 })
 

@@ -6,6 +6,9 @@ import { operation } from '../operation.ts'
 import { MAX_READERS } from './live-rows.ts'
 import { positionIn, watch, WATCH_KINDS } from './stream.ts'
 
+/** A user leaves streams to others. */
+const MAX_OF_USER = 16
+
 /** What changes, as it changes. */
 export const watchOperation = operation({
   id: 'watch',
@@ -20,7 +23,12 @@ export const watchOperation = operation({
   answer: Type.String(),
   contentType: 'text/event-stream',
   run: ({ query, request, reply }, context) => {
-    const { live } = context
+    const { live, view, openRequests } = context
+    if (!view.isWhole && openRequests.countOf(view.who.user) > MAX_OF_USER)
+      throw new MeshError('RATE_LIMITED', {
+        reason: `${MAX_OF_USER} streams of this user are open already`,
+        seconds: 10,
+      })
     if (live.isFull) {
       const reason = `${MAX_READERS} watch already`
       throw new MeshError('RATE_LIMITED', { reason, seconds: 10 })

@@ -1,0 +1,278 @@
+import { request } from 'node:https'
+import t from 'tap'
+import type { Operation } from '../../src/orchestrator/root/v1/operation.ts'
+import { OPERATIONS } from '../../src/orchestrator/root/v1/routes.ts'
+import { type Permission, permits, ROLE_WORDS, type Role } from '../../src/orchestrator/root/people/roles.ts'
+import { mesh, sla, until, type World } from './mesh.ts'
+import { ask, send } from './v1.ts'
+
+const PASSWORD = 'correct horse battery'
+
+/** A document of one service, in the namespace of an organisation. */
+function documentOf(namespace: string, service: object = {}) {
+  const document = sla({ microservice_name: 'cart', ...service })
+  return {
+    ...document,
+    applications: document.applications.map((app: object) => ({ ...app, application_namespace: namespace })),
+  }
+}
+
+/** Clusters `ours` of acme and `theirs` of beta, each with a node and a service of its organisation. */
+async function twoOperators() {
+  const world = await mesh({ clusters: ['ours', 'theirs'] })
+  const admin = (method: string, path: string, body?: unknown) => ask(world, path, { method, body })
+  const tokenOf = async (...grants: { role: Role; organisation?: string }[]) =>
+    (await admin('POST', '/v1/api-tokens', { name: 'a test', limits: { grants } })).body.token as string
+  const nodes = {
+    ours: await world.node('n', { cluster: 'ours' }),
+    theirs: await world.node('n', { cluster: 'theirs' }),
+  }
+  for (const [cluster, organisation] of [
+    ['ours', 'acme'],
+    ['theirs', 'beta'],
+  ] as const) {
+    t.equal((await admin('POST', '/v1/organisations', { name: organisation })).status, 200)
+    t.equal((await admin('PUT', `/v1/clusters/${cluster}/owner`, { organisation })).status, 200)
+    t.equal((await admin('POST', '/v1/apps', documentOf(organisation))).status, 200)
+  }
+  await world.running(2)
+  return { world, admin, tokenOf, nodes, [Symbol.asyncDispose]: () => world[Symbol.asyncDispose]() }
+}
+
+/** What the path names: of another organisation what there is, of one’s own something that there is not, so that nothing is changed. */
+function pathOf({ path, id }: Operation, isOurs: boolean): string {
+  const [namespace, cluster, word] = isOurs ? ['acme', 'ours', 'none'] : ['beta', 'theirs', 'cart']
+  const service = `shop.${namespace}.${word}.prod`
+  const name = path.startsWith('/clusters/')
+    ? cluster
+    : path.startsWith('/organisations/')
+      ? namespace
+      : path.startsWith('/instances/')
+        ? `${service}.0`
+        : id.endsWith('App')
+          ? `${isOurs ? 'none' : 'shop'}.${namespace}`
+          : service
+  return `/v1${path
+    .replace('{name}', name)
+    .replace('{cluster}', cluster)
+    .replace(/\{\w+\}/g, isOurs ? 'none' : 'n')}`
+}
+
+t.test(
+  'each role may call what it permits of its own organisation, and finds nothing of another: roles × calls',
+  async (t) => {
+    await using all = await twoOperators()
+    const { world, tokenOf } = all
+    const before = await world.instances()
+    const calls = OPERATIONS.filter(({ needs }) =>
+      / (app|service|instance|secret|node|relay|cluster|mesh)$/.test(needs),
+    )
+    t.ok(calls.length > 25, `${calls.length} calls`)
+    for (const role of ROLE_WORDS.filter((word) => word !== 'administrator')) {
+      const token = await tokenOf({ role, organisation: 'acme' })
+      const answers = (isOurs: boolean) =>
+        Promise.all(
+          calls.map((call) => {
+            const body = call.body === undefined ? undefined : { nothing: 'is right' }
+            return send(world, pathOf(call, isOurs), { method: call.method.toUpperCase(), token, body })
+          }),
+        )
+      const [ours, theirs] = [await answers(true), await answers(false)]
+      for (const [at, { id, needs }] of calls.entries()) {
+        const [permission, of] = needs.split(' ') as [Permission, string]
+        const isPermitted = of !== 'mesh' && permits(role, permission)
+        t.equal(ours[at]?.status !== 403, isPermitted, `${role} ${id}: ${ours[at]?.status}`)
+        t.equal(theirs[at]?.status, of === 'mesh' ? 403 : 404, `${role} ${id} of another`)
+      }
+    }
+    t.same(
+      (await world.instances()).map(({ id, node }) => [id, node]),
+      before.map(({ id, node }) => [id, node]),
+    )
+  },
+)
+
+t.test('a cluster takes whom its owner admits, and is told of no other', async (t) => {
+  await using all = await twoOperators()
+  const { world, admin, tokenOf, nodes } = all
+  const placed = async () =>
+    Object.fromEntries((await world.instances()).map(({ id, cluster, state }) => [id, [cluster, state]]))
+  t.same(await placed(), {
+    'shop.acme.cart.prod.0': ['ours', 'running'],
+    'shop.beta.cart.prod.0': ['theirs', 'running'],
+  })
+  // there is room for four on the other one only
+  await admin('POST', '/v1/nodes/ours/n/cordon', {})
+  await admin('PATCH', '/v1/services/shop.acme.cart.prod', { replicas: 2 })
+  await until(async () => (await placed())['shop.acme.cart.prod.1']?.[1] === 'unplaceable', 'no cluster takes it')
+  const told = JSON.stringify((await admin('GET', '/v1/instances/shop.acme.cart.prod.1/explain')).body)
+  t.match(told, /its owner does not admit the organisation/)
+  const viewer = await tokenOf({ role: 'viewer', organisation: 'acme' })
+  const theirView = await ask(world, '/v1/instances/shop.acme.cart.prod.1/explain', { token: viewer })
+  t.notMatch(JSON.stringify(theirView.body), /theirs/)
+  t.notMatch(JSON.stringify((await ask(world, '/v1/instances', { token: viewer })).body), /theirs/)
+
+  // what a node of the one asks of the other’s names
+  const known = async (node: 'ours' | 'theirs', key: string) =>
+    (await nodes[node].uplink.ask(key, AbortSignal.timeout(5_000))).entries.map(({ service }) => service.id)
+  t.same(await known('theirs', 'shop.acme.cart'), [], 'a name that it cannot resolve')
+  t.same(await known('ours', 'shop.acme.cart'), ['shop.acme.cart.prod'])
+
+  // an infrastructure provider admits an organisation
+  const operator = await tokenOf({ role: 'infrastructure-provider', organisation: 'beta' })
+  const admits = (organisations: string[]) =>
+    ask(world, '/v1/clusters/theirs/admits', { method: 'PUT', body: { organisations }, token: operator })
+  t.equal((await admits(['nobody'])).status, 404)
+  t.same((await admits(['acme'])).body, { cluster: 'theirs', organisation: 'beta', admits: ['acme'] })
+  await until(async () => (await placed())['shop.acme.cart.prod.1']?.[0] === 'theirs', 'it is placed there')
+  const drained = await ask(world, '/v1/nodes/theirs/n/drain', { method: 'POST', body: {}, token: operator })
+  t.match(JSON.stringify(drained.body), /another.organisation.instance.hidden.0/, 'an instance of another is not named')
+  t.notMatch(JSON.stringify(drained.body), /acme/)
+  t.equal(
+    (await ask(world, '/v1/clusters/ours/admits', { method: 'PUT', body: { organisations: [] }, token: operator }))
+      .status,
+    404,
+  )
+})
+
+t.test('who may be called without being asked: not what is of an organisation', async (t) => {
+  await using all = await twoOperators()
+  const { admin, nodes } = all
+  const allowed = async (key: string) =>
+    (await nodes.ours.uplink.ask(key, AbortSignal.timeout(5_000))).entries.map(({ service }) => service.allow)
+  t.same(await allowed('shop.acme.cart'), [['shop.acme']], 'programs of a node may not')
+  await admin('POST', '/v1/apps', documentOf('acme', { allow: ['node'] }))
+  await until(async () => (await allowed('shop.acme.cart'))[0]?.[0] === 'node', 'unless it says so')
+  // names of others in a document
+  const near = (namespace: string) =>
+    documentOf('acme', {
+      constraints: [{ type: 'latency', service: `shop.${namespace}.cart.prod`, threshold: 5 }],
+    })
+  const refused = await admin('POST', '/v1/apps', near('beta'))
+  t.match(refused, { status: 409, body: { code: 'SLA_CONFLICT' } })
+  const absent = documentOf('acme', { constraints: [{ type: 'latency', service: 'none.beta.x.prod', threshold: 5 }] })
+  t.equal((await admin('POST', '/v1/apps', absent)).status, 409, 'as of one that does not exist')
+  await admin('POST', '/v1/apps', documentOf('beta', { allow: ['shop.acme'] }))
+  t.equal((await admin('POST', '/v1/apps', near('beta'))).status, 200, 'one that allows it')
+})
+
+t.test('quotas hold for documents of every size, scaling and going back', async (t) => {
+  await using world = await mesh({ clusters: [] })
+  const admin = (method: string, path: string, body?: unknown) => ask(world, path, { method, body })
+  await admin('POST', '/v1/organisations', { name: 'acme', quota: { services: 100, instances: 4, memoryMb: 1_000 } })
+  t.equal((await admin('POST', '/v1/apps', documentOf('acme', { replicas: 4, memory: 100 }))).status, 200)
+  const exceeds = (answer: { status: number; body: { code?: string } }, why: string) =>
+    t.match(answer, { status: 409, body: { code: 'QUOTA_EXCEEDED' } }, why)
+  exceeds(await admin('POST', '/v1/apps', documentOf('acme', { replicas: 4, memory: 300 })), 'memory')
+  exceeds(await admin('POST', '/v1/apps?dryRun=true', documentOf('acme', { replicas: 5 })), 'a dry run')
+  exceeds(await admin('PATCH', '/v1/services/shop.acme.cart.prod', { replicas: 5 }), 'scaling')
+  t.equal((await admin('PATCH', '/v1/services/shop.acme.cart.prod', { replicas: 2 })).status, 200, 'less')
+  const [app] = documentOf('acme').applications as unknown as { microservices: object[] }[]
+  const many = Array.from({ length: 120 }, (_, i) => ({
+    ...app?.microservices[0],
+    microservice_name: `s${i}`,
+    replicas: 0,
+  }))
+  exceeds(
+    await admin('POST', '/v1/apps', {
+      ...documentOf('acme'),
+      applications: [{ ...app, application_namespace: 'acme', microservices: many }],
+    }),
+    'many services',
+  )
+  t.equal((await admin('GET', '/v1/services')).body.items.length, 1, 'nothing of it is there')
+  await admin('PATCH', '/v1/organisations/acme', { quota: { instances: 1 } })
+  t.equal((await admin('PATCH', '/v1/services/shop.acme.cart.prod', { replicas: 1 })).status, 200)
+  t.match((await admin('GET', '/v1/organisations')).body.items, [{ quota: { instances: 1 }, wanted: { instances: 1 } }])
+})
+
+t.test('somebody logs in, as a program and as a browser, over a restart of the root', async (t) => {
+  await using world = await mesh({ clusters: [] })
+  const admin = (method: string, path: string, body?: unknown) => ask(world, path, { method, body })
+  await admin('POST', '/v1/organisations', { name: 'acme' })
+  const made = await admin('POST', '/v1/users', {
+    name: 'alice',
+    organisation: 'acme',
+    password: PASSWORD,
+    grants: [{ role: 'viewer', organisation: 'acme' }],
+  })
+  t.match(made, { status: 200, body: { name: 'alice', hasPassword: true } })
+  t.notMatch(JSON.stringify((await admin('GET', '/v1/users')).body), /hash|salt/)
+  t.equal((await admin('POST', '/v1/users', { name: 'bob', password: 'short' })).status, 400)
+  t.equal((await admin('POST', '/v1/users', { name: 'admin' })).status, 400, 'a name that is taken')
+  const login = (body: object) => send(world, '/v1/login', { method: 'POST', body, headers: { authorization: '' } })
+  const { body } = await login({ user: 'alice', password: PASSWORD })
+  const alice = (method: string, path: string, sent?: unknown) =>
+    ask(world, path, { method, body: sent, token: body.token })
+  t.match((await alice('GET', '/v1/me')).body, { user: 'alice', by: 'session', isAdministrator: false })
+  t.match(await login({ user: 'alice', password: 'wrong' }), { status: 401, body: { code: 'LOGIN_REFUSED' } })
+  t.match(await login({ user: 'nobody', password: 'wrong' }), { status: 401, body: { code: 'LOGIN_REFUSED' } })
+
+  // as a browser
+  const inBrowser = await login({ user: 'alice', password: PASSWORD, cookie: true })
+  t.equal(inBrowser.body.token, undefined)
+  const [cookie = ''] = inBrowser.headers['set-cookie'] ?? []
+  t.match(
+    cookie,
+    /^__Host-hedgerow=hedgerow-session\.[^;]+; Path=\/; Max-Age=43200; Secure; HttpOnly; SameSite=Strict$/,
+  )
+  const withCookie = (site: string | undefined, path = '/v1/me') =>
+    get(world, path, { cookie: cookie.split(';')[0] ?? '', ...(site === undefined ? {} : { 'sec-fetch-site': site }) })
+  t.equal(await withCookie('same-origin'), 200)
+  for (const site of ['cross-site', 'same-site', undefined])
+    t.equal(await withCookie(site), 401, `a page of another site: ${site}`)
+  t.equal(await withCookie('same-origin', '/api/v1/services'), 403)
+
+  // an API token creates no other, and changes no password; limits give nothing
+  const token = (await alice('POST', '/v1/api-tokens', { name: 'ci', limits: { grants: [{ role: 'administrator' }] } }))
+    .body.token
+  const ci = (method: string, path: string, sent?: unknown) => ask(world, path, { method, body: sent, token })
+  t.match((await ci('GET', '/v1/me')).body, { by: 'token', isAdministrator: false })
+  t.equal((await ci('POST', '/v1/api-tokens', { name: 'more' })).status, 403)
+  t.equal((await ci('PUT', '/v1/users/alice/password', { password: PASSWORD, old: PASSWORD })).status, 403)
+  t.equal((await ci('POST', '/v1/logout')).status, 403)
+  t.equal((await alice('PATCH', '/v1/users/alice', { add: [{ role: 'administrator' }] })).status, 403)
+  t.equal((await alice('PUT', '/v1/users/alice/password', { password: 'another password', old: 'wrong' })).status, 401)
+
+  // as after kill -9
+  await world.killRoot()
+  await world.startRoot()
+  t.equal((await alice('GET', '/v1/me')).status, 200)
+  t.equal((await alice('PUT', '/v1/users/alice/password', { password: 'another password', old: PASSWORD })).status, 200)
+  t.equal((await alice('GET', '/v1/me')).status, 401, 'its sessions have ended')
+  t.equal((await login({ user: 'alice', password: PASSWORD })).status, 401)
+  t.equal((await login({ user: 'alice', password: 'another password' })).status, 200)
+  const { items } = (await admin('GET', '/v1/audit')).body
+  const did = items.map(({ user, call, about, status }: Record<string, unknown>) =>
+    [user, call, about, status].join(' '),
+  )
+  for (const one of [
+    'alice login  401',
+    'alice login  200',
+    'admin createUser alice 200',
+    'alice createApiToken ci 200',
+    'alice setPassword alice 200',
+  ])
+    t.ok(did.includes(one), one)
+  t.notMatch(JSON.stringify(items), /horse|another password|hedgerow-api/)
+  // guesses
+  let last = 0
+  for (let i = 0; i < 12 && last !== 429; i++) last = (await login({ user: 'alice', password: `guess ${i}` })).status
+  t.equal(last, 429)
+  t.equal((await admin('DELETE', '/v1/users/alice')).status, 200)
+  t.equal((await ci('GET', '/v1/me')).status, 401)
+})
+
+/** The status, asked without a bearer token. */
+function get(world: World, path: string, headers: Record<string, string>): Promise<number> {
+  const { url, ca } = world.credential
+  const options = { ca, agent: false as const, checkServerIdentity: () => undefined, headers }
+  return new Promise((resolve, reject) => {
+    request(`${url}${path}`, options, (response) => {
+      response.resume()
+      resolve(response.statusCode ?? 0)
+    })
+      .on('error', reject)
+      .end()
+  })
+}
