@@ -162,8 +162,11 @@ const signerOf = keptAnswers(async (keyPem: string, certificatePem: string) => {
 /** Certificates of a PEM text, in order. @throws when one cannot be parsed */
 export function certificatesIn(pem: string): X509Certificate[] {
   const blocks = pem.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? []
-  return blocks.map((block) => new X509Certificate(block))
+  return blocks.map((block) => certificateIn(block))
 }
+
+/** Of a chain only the leaf is another one each time. */
+const certificateIn = keptAnswers((block: string) => new X509Certificate(block))
 
 function firstOf(pem: string): string {
   return certificatesIn(pem)[0]?.toString() ?? pem

@@ -74,6 +74,9 @@ type ToRoot = DialledLink<typeof clusterToRoot, typeof rootToCluster>
 const REPORT_MS = 50
 /** Between two summaries of free capacity; the first change is told at once. Smaller sends more, larger places by what was. */
 const SUMMARY_MS = 200
+/** With a thousand nodes a summary is dear: then it is made later, so that summaries take a fiftieth of the processor, up to this. */
+const SUMMARY_COST = 50
+const SUMMARY_MOST_MS = 1_000
 /** The longest wait between two dials of the root: clusters are few. Smaller costs a root that is starting; larger tells it later what runs. */
 const DIAL_MS = 1_000
 
@@ -85,7 +88,7 @@ export class RootLink implements AsyncDisposable {
   #link: ToRoot | undefined
   readonly #reports: Paced
   #summaryTimer: NodeJS.Timeout | undefined
-  #summarisedAt = Number.NEGATIVE_INFINITY
+  #summaryDueAt = Number.NEGATIVE_INFINITY
 
   constructor(parts: RootLinkParts) {
     this.#parts = parts
@@ -211,11 +214,13 @@ export class RootLink implements AsyncDisposable {
   /** Sends the root a new summary soon: the capacity has changed. */
   summariseSoon(): void {
     if (this.#summaryTimer !== undefined) return
-    const rest = Math.max(0, this.#summarisedAt + SUMMARY_MS - performance.now())
+    const rest = Math.max(0, this.#summaryDueAt - performance.now())
     this.#summaryTimer = setTimeout(() => {
       this.#summaryTimer = undefined
-      this.#summarisedAt = performance.now()
+      const startedAt = performance.now()
       this.#link?.notify('summary', { summary: this.#summary() })
+      const costMs = SUMMARY_COST * (performance.now() - startedAt)
+      this.#summaryDueAt = startedAt + Math.min(Math.max(SUMMARY_MS, costMs), SUMMARY_MOST_MS)
     }, rest)
     this.#summaryTimer.unref()
   }
