@@ -126,7 +126,7 @@ const DOORS: Readonly<Record<string, readonly string[]>> = {
   '@peculiar/x509': ['src/core/identity'],
   'reflect-metadata': ['src/core/identity'],
   pino: ['src/core/kit/log.ts'],
-  fastify: ['src/orchestrator', 'src/roles/ops-server.ts'],
+  fastify: ['src/orchestrator'],
   commander: ['src/cli'],
   'cli-table3': ['src/cli'],
   yaml: ['src/page/model/document.ts', 'src/cli', 'src/config', 'src/lab/lab-file.ts', 'src/orchestrator/sla'],

@@ -84,10 +84,10 @@ class TcpDial {
 
   readonly #onConnect = (): void => {
     const socket = this.#socket as Socket
-    const { port, proxyProtocol } = this.#endpoint
+    const { host, port, proxyProtocol } = this.#endpoint
     // The name may have led anywhere: only now is it known where.
-    const address = socket.remoteAddress ?? ''
-    if (address !== this.#endpoint.host && this.#isForbidden(address))
+    const address = isSure(host) ? host : (socket.remoteAddress ?? '')
+    if (address !== host && this.#isForbidden(address))
       return this.#fail('not-here', `no flow may reach ${address}:${port}`)
     this.#settle()
     socket.pause()
@@ -138,6 +138,11 @@ class TcpDial {
   #isForbidden(address: string): boolean {
     return isLinkLocal(address) || this.#options.forbids?.(address, this.#endpoint.port, 'tcp') === true
   }
+}
+
+/** A connection to it leads there: nobody needs to ask the system where. 0.0.0.0 leads to this machine, and IPv6 has many spellings. */
+function isSure(host: string): boolean {
+  return isIPv4(host) && !host.startsWith('0.')
 }
 
 /** The caller's address is not ours after all, or has no port left. */

@@ -6,6 +6,7 @@ import { nodesOf } from '../core/identity/revocation.ts'
 import { x509Library } from '../core/identity/x509-library.ts'
 import { background } from '../core/kit/background.ts'
 import { systemClock } from '../core/kit/clock.ts'
+import { collectGarbage } from '../core/kit/collect-garbage.ts'
 import { egressOf } from '../core/kit/egress.ts'
 import { ownListeners } from '../core/kit/own-listeners.ts'
 import { Lifetime } from '../core/kit/lifetime.ts'
@@ -36,6 +37,7 @@ import { openNodeIdentity, type NodeIdentity } from './node-identity.ts'
 import { serveNames } from './names.ts'
 import type { AgentParts } from './parts.ts'
 import { Predecessors } from './predecessors.ts'
+import { type Carried, collectAtRest, REST_MS, watchRest } from './rest.ts'
 import { agentRoutes, carrierRoute, handOverRoutes, statusOf } from './routes.ts'
 import { openFlowLog, openTracing, type Environment } from './telemetry.ts'
 import { Shutdown, type Companions } from './shutdown.ts'
@@ -164,7 +166,7 @@ async function openServing(known: Known, dataPlane: DataPlane): Promise<Serving>
   const { context, identity, sync, keptVips } = known
   const { life, self, clock, predecessor } = context
   const { instances, connectivity, flows, ingress, openListeners } = dataPlane
-  const { peers, relays } = connectivity
+  const { peers, relays, inbound } = connectivity
   const facts = new NodeFactsSource(context, connectivity, instances)
   const uplink = await openLink(known, dataPlane, facts)
   if (predecessor !== undefined) await openListeners()
@@ -176,6 +178,8 @@ async function openServing(known: Known, dataPlane: DataPlane): Promise<Serving>
   await interceptor.settled() // programs may hold VIPs, and call at once
   const prepare: Parameters<typeof serveNames>[3]['prepare'] = (target) => interceptor.prepare(target)
   const resolver = await serveNames(context, identity, sync, { ...flows, prepare })
+  const carried = carriedBy({ ledger: flows.ledger, inbound })
+  life.every(REST_MS, collectAtRest(carried, collectGarbage), 'collection at rest')
   return { uplink, interceptor, prober, resolver }
 }
 
@@ -185,19 +189,12 @@ function openLink(
   facts: NodeFactsSource,
 ): ReturnType<typeof openUplink> {
   const onRefusal: UplinkNeeds['onRefusal'] = (refusal) => peers.identityTaken(refusal?.code === 'DUPLICATE_IDENTITY') // the peers' sessions are for the other process
-  const isAtRest = watchRest({ ledger: flows.ledger, inbound })
+  const isAtRest = watchRest(carriedBy({ ledger: flows.ledger, inbound }))
   return openUplink(context, identity, sync, { instances, facts, onRelays: relays.update, onRefusal, isAtRest })
 }
 
-/** Whether no flow is open, and none has begun since the last call. */
-function watchRest({ ledger, inbound }: Pick<Flows, 'ledger'> & Pick<Connectivity, 'inbound'>): () => boolean {
-  let seen = ledger.begun + inbound.taken
-  return () => {
-    const begun = ledger.begun + inbound.taken
-    const isQuiet = begun === seen
-    seen = begun
-    return isQuiet && ledger.size === 0 && inbound.size === 0
-  }
+function carriedBy({ ledger, inbound }: Pick<Flows, 'ledger'> & Pick<Connectivity, 'inbound'>): () => Carried {
+  return () => ({ begun: ledger.begun + inbound.taken, open: ledger.size + inbound.size })
 }
 
 /** All serves: commands, instances and flows are this agent's from now on, and its predecessor closes. */

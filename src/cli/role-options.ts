@@ -135,12 +135,12 @@ export async function configOf(
   ofRole: readonly PartialConfig[],
   ...flags: readonly PartialConfig[]
 ): Promise<Config> {
-  const [{ defaults }, { readConfigFile }, { resolveConfig }] = await Promise.all([
+  const [{ defaults }, { resolveConfig }] = await Promise.all([
     import('../config/defaults.ts'),
-    import('../config/file.ts'),
     import('../config/resolve.ts'),
   ])
-  const file = options.config === undefined ? {} : readConfigFile(options.config)
+  // only then is what reads YAML loaded
+  const file = options.config === undefined ? {} : (await import('../config/file.ts')).readConfigFile(options.config)
   return resolveConfig(defaults(hostname()), ...ofRole, file, ...flags, present({ log: options.logLevel }))
 }
 

@@ -3,6 +3,7 @@ import { isIP, type AddressInfo } from 'node:net'
 import { Registry, type RegistryContentType } from 'prom-client'
 import { MeshError } from '../core/errors.ts'
 import { Admission, admitHttp } from '../core/kit/admission.ts'
+import { background } from '../core/kit/background.ts'
 import { bindShared, type SharedAddress } from '../core/kit/bind-shared.ts'
 import { applyHttpTimeouts, HTTP_TIMEOUTS, type HttpTimeouts } from '../core/kit/http-timeouts.ts'
 import { printHostPort } from '../core/kit/host-port.ts'
@@ -81,10 +82,14 @@ function createOps({ metrics, ready, timeouts = HTTP_TIMEOUTS }: OpsOptions): Se
     return { ...plain(405, `allowed: ${METHODS}\n`), isAboutMethods: true }
   }
   const server = createServer(applyHttpTimeouts(timeouts), (request, response) => {
-    void Promise.resolve(pageFor(request)).then(
-      (page) => answer(request, response, page),
-      () => answer(request, response, plain(500, 'failed\n')),
-    )
+    void background.run('health and metrics', async () => {
+      try {
+        answer(request, response, await pageFor(request))
+      } catch (error) {
+        answer(request, response, plain(500, 'failed\n'))
+        throw error
+      }
+    })
   })
   admitHttp(server, new Admission({ most: MAX_SILENT }))
   return server

@@ -1,4 +1,6 @@
 import t from 'tap'
+import { background } from '../../src/core/kit/background.ts'
+import { silentLog } from '../../src/core/kit/log.ts'
 import { openMetrics } from '../../src/core/metrics.ts'
 import { Ops } from '../../src/roles/ops-server.ts'
 
@@ -60,4 +62,24 @@ t.test('HEAD, OPTIONS, other methods and other paths', async (t) => {
   const missing = await ask('/nothing')
   t.same([missing.status, await missing.text()], [404, 'not found; there are /healthz, /readyz, /metrics\n'])
   t.equal((await ask('/healthz?verbose')).status, 200)
+})
+
+t.test('a request that brings something along is answered, and its connection ends', async (t) => {
+  const posted = await ask('/readyz', { method: 'POST', body: 'x'.repeat(100_000) })
+  t.same([posted.status, posted.headers.get('connection')], [405, 'close'])
+})
+
+t.test('what fails is answered with 500, and told', async (t) => {
+  const ready = (): never => {
+    throw new Error('broken')
+  }
+  await using role = await Ops.start({ host: '127.0.0.1', port: 0, metrics: openMetrics('agent'), ready })
+  const told: unknown[] = []
+  const untold = background.logTo({
+    ...silentLog,
+    error: (_sentence, { task, error } = {}) => void told.push([task, error]),
+  })
+  t.equal((await fetch(`${role.address}/readyz`)).status, 500)
+  untold()
+  t.match(told, [['health and metrics', { message: 'broken' }]])
 })
