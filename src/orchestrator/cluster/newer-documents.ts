@@ -9,7 +9,8 @@ import type { Nodes } from './nodes.ts'
 import type { Placement } from './placement.ts'
 import type { Recovery } from './recovery.ts'
 import { nextRun } from './runs.ts'
-import type { Replaced, Succession } from './succession.ts'
+import type { Replaced } from './replacing.ts'
+import type { Succession } from './succession.ts'
 
 export interface NewerDocumentsParts {
   readonly assignments: Assignments

@@ -20,7 +20,8 @@ import type { Publisher } from './publisher.ts'
 import { Recovery } from './recovery.ts'
 import type { RootLink } from './root-link.ts'
 import { withEpoch } from './runs.ts'
-import { type Replaced, type ReplaceOptions, Succession } from './succession.ts'
+import type { Replaced, ReplaceOptions } from './replacing.ts'
+import { Succession } from './succession.ts'
 
 export interface SchedulerParts {
   store: ClusterStore

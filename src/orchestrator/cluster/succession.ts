@@ -1,55 +1,21 @@
-import { MeshError } from '../../core/errors.ts'
-import type { Clock } from '../../core/kit/clock.ts'
-import type { Log } from '../../core/kit/log.ts'
 import type { InstanceId, NodeId } from '../../core/model/ids.ts'
 import { REFUSED_ALREADY } from '../scheduling/filters.ts'
 import { HOPELESS_RESTARTS } from '../scheduling/progress.ts'
 import { isReportOf, isSameRun, type Assignment, type InstanceReport, type MoveCause } from '../spec.ts'
-import type { AssignmentRecord, Assignments, Successor } from './assignments.ts'
-import type { AssignmentChange, Dispatch } from './dispatch.ts'
+import type { AssignmentRecord, Successor } from './assignments.ts'
+import type { AssignmentChange } from './dispatch.ts'
 import { FailedMoves, isMove } from './failed-moves.ts'
-import type { LeasedMoves } from './leased-moves.ts'
 import { LeavingRuns, withLeaving } from './leaving-runs.ts'
-import type { LinkedNode, Nodes } from './nodes.ts'
-import type { Placement } from './placement.ts'
-import type { Publisher } from './publisher.ts'
-import type { RootLink } from './root-link.ts'
+import type { LinkedNode } from './nodes.ts'
+import {
+  NEVER_TWICE,
+  refused,
+  type Replaced,
+  type ReplaceOptions,
+  type SuccessionParts,
+  type Wish,
+} from './replacing.ts'
 import { asTold, nextRun, withEpoch } from './runs.ts'
-
-export interface SuccessionParts {
-  readonly assignments: Assignments
-  readonly nodes: Nodes
-  readonly placement: Placement
-  readonly dispatch: Dispatch
-  readonly publisher: Publisher
-  readonly root: Pick<RootLink, 'record'>
-  readonly leased: LeasedMoves
-  readonly clock: Clock
-  readonly log: Log
-}
-
-export interface ReplaceOptions {
-  /** `here`: on the same node, a restart. Otherwise on another one, or on this one. */
-  where: 'here' | 'elsewhere' | { node: NodeId }
-  /** What the successor runs; the same as before when absent. */
-  assignment?: Assignment
-  /** Where a second one beside it is impossible, it may be stopped first; `here` only. */
-  mayGap?: boolean
-  /** Who wants it, and why. */
-  cause?: MoveCause | undefined
-}
-
-interface Wish {
-  where: 'elsewhere' | { node: NodeId }
-  cause: MoveCause | undefined
-}
-
-/** A node has accepted the successor. */
-export interface Replaced {
-  node: NodeId
-  /** Why nothing answers until the new one is ready: the earlier one had to be stopped first. */
-  gap?: string
-}
 
 /**
  * Replaces the run of an instance by another one, without a moment in which none answers:
@@ -331,10 +297,4 @@ export class Succession {
   }
 }
 
-const NEVER_TWICE = 'it has lease_seconds: no second run of it starts beside it, so it is stopped first'
-
 const NO_SUCCESSOR = { successor: undefined }
-
-function refused(reason: string): MeshError {
-  return new MeshError('UNPLACEABLE', { reason })
-}

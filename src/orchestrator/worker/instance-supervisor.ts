@@ -9,7 +9,7 @@ import { launchOf, launchRun } from './launch-run.ts'
 import type { Saved } from './records.ts'
 import { endpointKey, type Ended, type Endpoints, type Running } from './runtime.ts'
 import { Standing } from './standing.ts'
-import type { AskedEndpoint, Caller, InstanceSupervisorParts } from './supervisor-parts.ts'
+import { callerOf, type AskedEndpoint, type Caller, type InstanceSupervisorParts } from './supervisor-parts.ts'
 import type { MeteredRun } from './usage.ts'
 
 /** How often a service that hangs is started again here, before its cluster moves it to another node. */
@@ -112,11 +112,7 @@ export class InstanceSupervisor {
 
   /** What its calls are known by: the user of its sockets or its address, from before its start to its end; or else its processes. */
   processes(): Caller | undefined {
-    const { uid, address } = this.#standing.trace ?? {}
-    if (typeof uid === 'number') return { uid }
-    if (typeof address === 'string') return { address }
-    const pids = this.#running?.pids() ?? []
-    return pids.length === 0 ? undefined : { pids, isWhole: this.#running?.isWhole === true }
+    return callerOf(this.#standing.trace, this.#running)
   }
 
   /** What can be measured of it. */

@@ -129,3 +129,9 @@ function lossesOf(lines: number, clock: Pick<Clock, 'wall'>): string {
 function linesIn(text: string): number {
   return text.split('\n').length - 1
 }
+
+/** Each line begins with its time; one that does not belongs to those around it. */
+export function isSince(line: string, since: number): boolean {
+  const at = since === 0 ? Number.NaN : Date.parse(line.slice(0, line.indexOf(' ')))
+  return Number.isNaN(at) || at >= since
+}

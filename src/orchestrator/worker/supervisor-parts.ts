@@ -4,7 +4,7 @@ import type { InstanceReport } from '../spec.ts'
 import type { InstanceLog } from './instance-log.ts'
 import type { KeptSecrets } from './kept-secrets.ts'
 import type { Saved } from './records.ts'
-import type { Endpoint, Endpoints, Runtime } from './runtime.ts'
+import type { Endpoint, Endpoints, Running, Runtime, Trace } from './runtime.ts'
 import type { Timings } from './timings.ts'
 import type { UsageMeter } from './usage.ts'
 
@@ -34,6 +34,14 @@ export interface InstanceSupervisorParts {
 
 /** What the calls of an instance are known by. */
 export type Caller = { uid: number } | { address: string } | { pids: number[]; isWhole: boolean }
+
+/** By its user or its address where it has one of its own, which is known from before its start to its end; else by its processes. */
+export function callerOf({ uid, address }: Trace = {}, running: Running | undefined): Caller | undefined {
+  if (typeof uid === 'number') return { uid }
+  if (typeof address === 'string') return { address }
+  const pids = running?.pids() ?? []
+  return pids.length === 0 ? undefined : { pids, isWhole: running?.isWhole === true }
+}
 
 /** Where a service port is, and whether connections to it begin with a PROXY header. */
 export interface AskedEndpoint extends Endpoint {

@@ -9,7 +9,8 @@ import type { InstanceId } from '../../core/model/ids.ts'
 import type { Assignment, InstanceReport, Replacement, RunKey } from '../spec.ts'
 import { InstanceCounts } from './instance-counts.ts'
 import { InstanceLog } from './instance-log.ts'
-import { lastLines } from './kept-log.ts'
+import { isSince, lastLines } from './kept-log.ts'
+import { killOnExit, readOnWhenContinued, tidy } from './process-ends.ts'
 import { KeptSecrets } from './kept-secrets.ts'
 import { filesOf } from './output-files.ts'
 import { LeaseGuard } from './lease-guard.ts'
@@ -18,7 +19,7 @@ import { OutputGuard } from './output-guard.ts'
 import { LogPruning } from './prune-logs.ts'
 import { Records, type Saved } from './records.ts'
 import { refusalOf } from './refusal.ts'
-import type { Endpoint, InstanceCommand, Trace } from './runtime.ts'
+import type { Endpoint, InstanceCommand } from './runtime.ts'
 import { Slot } from './slot.ts'
 import { Slots, type InstanceProcesses } from './slots.ts'
 import { Supervision } from './supervision.ts'
@@ -26,9 +27,6 @@ import type { AskedEndpoint } from './supervisor-parts.ts'
 import { TIMINGS, type Timings } from './timings.ts'
 import { UsageMeter, type InstanceUsage } from './usage.ts'
 import type { WorkerConfig } from './worker-config.ts'
-
-/** Exit code of a process that ends on an exception. */
-const FAILED = 1
 
 /**
  * Runs what the cluster assigns to this node and reports how it goes.
@@ -97,7 +95,7 @@ export class Worker {
       life.defer(() => worker.#leaseGuard[Symbol.dispose]())
       life.defer(() => worker.#close())
       worker.#records.keepWriting(life)
-      worker.#onContinue()
+      readOnWhenContinued(life, worker.#slots)
       const scrape = () => worker.#meter.scrape(worker.#slots.metered())
       metrics.beforeScrape.add(scrape)
       life.defer(() => void metrics.beforeScrape.delete(scrape))
@@ -200,11 +198,11 @@ export class Worker {
     { tail = 100, follow = false, since = 0 }: { tail?: number; follow?: boolean; since?: number } = {},
     signal?: AbortSignal,
   ): AsyncIterable<string> {
-    const slot = this.#slots.get(instance)
+    const output = this.#slots.get(instance)?.output
     const lines =
-      slot === undefined
+      output === undefined
         ? await lastLines(filesOf(instance, this.#config).kept, tail)
-        : slot.output.read({ tail, follow }, signal)
+        : output.read({ tail, follow }, signal)
     for await (const line of lines) if (isSince(line, since)) yield line
   }
 
@@ -242,18 +240,11 @@ export class Worker {
 
   /** Of thousands of instances a few in each turn: the one before may still carry their flows. */
   async #restore(): Promise<void> {
-    const killAll = (exitCode: number) => {
-      if (exitCode === FAILED) return // the next agent takes them back, as after kill -9
-      for (const supervisor of this.#slots.supervisors()) supervisor.kill()
-    }
-    // The agent may end without close(), by process.exit().
-    if (this.#config.keepOnClose !== true) {
-      process.once('exit', killAll)
-      this.#life.defer(() => void process.off('exit', killAll))
-    }
+    if (this.#config.keepOnClose !== true) killOnExit(this.#life, this.#slots)
     this.#life.defer(this.#clock.after(this.#timings.restoreMs, () => this.#mayStart.resolve()))
     const records = await this.#records.all()
-    this.#tidied = this.#tidy(records.flatMap(({ saved: { trace } }) => (trace === undefined ? [] : [trace])))
+    const traces = records.flatMap(({ saved: { trace } }) => (trace === undefined ? [] : [trace]))
+    this.#tidied = tidy(this.#config.runtimes, traces, this.#log)
     // flows ended with the agent that carried them, unless that one is still draining
     const drain = this.#config.isSuccessor === true ? {} : { drainSeconds: 0 }
     await inSlices(records, ({ saved, tag }) => {
@@ -264,24 +255,6 @@ export class Worker {
     })
     for (const { saved, tag } of records)
       if (tag === '' && saved.state === 'stopping') this.withdraw(saved.assignment.instance, drain)
-  }
-
-  /** What no record names: an agent was killed before it could write one, or the record was lost. */
-  async #tidy(traces: readonly Trace[]): Promise<void> {
-    try {
-      await Promise.all(this.#config.runtimes.map((runtime) => runtime.tidy?.(traces) ?? Promise.resolve()))
-    } catch (error) {
-      this.#log.warn('what an earlier agent left running could not be ended', { error })
-    }
-  }
-
-  /** After SIGSTOP, during which the stand-in read what the instances printed. */
-  #onContinue(): void {
-    const resumed = () => {
-      for (const { output } of this.#slots.values()) output.resumed()
-    }
-    process.on('SIGCONT', resumed)
-    this.#life.defer(() => void process.off('SIGCONT', resumed))
   }
 
   #begin(assignment: Assignment, saved?: Saved): void {
@@ -347,12 +320,6 @@ export class Worker {
 
 function noSecrets(instance: InstanceId): never {
   throw new MeshError('SECRET_UNKNOWN', { instance, reason: 'this worker has nobody to ask' })
-}
-
-/** Each line begins with its time; one that does not belongs to those around it. */
-function isSince(line: string, since: number): boolean {
-  const at = since === 0 ? Number.NaN : Date.parse(line.slice(0, line.indexOf(' ')))
-  return Number.isNaN(at) || at >= since
 }
 
 const LET_GO_MS = 250
