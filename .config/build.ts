@@ -41,12 +41,13 @@ const REQUIRE = 'const require = createRequire(import.meta.url)'
 /** Characters of a line: a trace of calls names places that can be found. */
 const LINE = 160
 
-const { out, programs } = scriptOptions({
+const { out, programs, page } = scriptOptions({
   name: 'npm run build',
   about: 'Builds what the package ships.',
   options: {
     out: { kind: 'text', meaning: 'the folder', default: join(REPOSITORY, 'dist') },
     programs: { kind: 'flag', meaning: 'leaves out the page, and the modules and types for programs that embed hedgerow' },
+    page: { kind: 'flag', meaning: 'with --programs: the page as well' },
   },
 })
 
@@ -54,7 +55,7 @@ const fresh = `${out}.new-${process.pid}`
 mkdirSync(join(fresh, 'src'), { recursive: true })
 if (!programs) compile()
 const packages = new Set<string>()
-if (!programs) for (const name of await buildPage(join(fresh, 'src/page/built'))) packages.add(name)
+if (!programs || page) for (const name of await buildPage(join(fresh, 'src/page/built'))) packages.add(name)
 for (const program of PROGRAMS) for (const name of await bundle(program)) packages.add(name)
 for (const [name, page] of Object.entries(manPages())) {
   mkdirSync(join(fresh, 'man'), { recursive: true })

@@ -115,7 +115,7 @@ try {
 function layOut(tree: string): void {
   const lib = join(tree, 'lib/hedgerow')
   mkdirSync(lib, { recursive: true })
-  must(process.execPath, [join(REPOSITORY, '.config/build.ts'), '--programs', '--out', join(lib, 'dist')])
+  must(process.execPath, [join(REPOSITORY, '.config/build.ts'), '--programs', '--page', '--out', join(lib, 'dist')])
   rmSync(join(lib, 'package.json'), { force: true }) // a link into this repository
   writeFileSync(join(lib, 'package.json'), `${JSON.stringify({ name: 'hedgerow', version, type: 'module' })}\n`)
   copyFileSync(nodeOf(architecture), join(lib, 'node'))

@@ -42,7 +42,7 @@ const LONGEST = `
   lab/docker walks/containers lab/netcheck walks/failure walks/moves
   walks/networks lab/networks-change walks/demo-loopback lab/fast-path faults/process
   walks/rotation lab/paths walks/demo-namespaces walks/revoked-node walks/control
-  faults/output faults/memory package orchestrator/podman cli/cli docs/operations bench/control/control
+  faults/output faults/memory packages/packages package orchestrator/podman cli/cli docs/operations bench/control/control
   docs/benchmarks docs/inline orchestrator/rotation orchestrator/silent-node orchestrator/containers
   fuzz/fuzz faults/sockets orchestrator/cluster proxy/limits cli/usage timeouts docs/readme`
   .split(/\s+/)

@@ -11,15 +11,28 @@ export interface CleanDebian {
 
 /** A minimal Debian in a folder, which reaches npm and apt as this machine does: its name servers, certificates and settings. */
 export function makeCleanDebian({ root, suite, packages }: CleanDebian): void {
-  if (!existsSync('/usr/sbin/debootstrap')) must(['apt-get', 'install', '-y', '--no-install-recommends', 'debootstrap'])
+  if (!existsSync('/usr/sbin/debootstrap')) installDebootstrap()
   console.log(`debootstrap ${suite}`)
   must(['debootstrap', '--variant=minbase', suite, root, 'http://deb.debian.org/debian'])
   for (const path of ['/etc/resolv.conf', '/etc/ssl/certs', '/etc/npmrc', '/usr/etc/npmrc', '/etc/apt/apt.conf.d'])
     copyInto(root, path)
   writeFileSync(join(root, 'etc/hosts'), '127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n') // as the installer does
+  if (packages.length === 0) return
   must(['chroot', root, 'apt-get', 'update'])
   must(['chroot', root, 'apt-get', 'install', '-y', '--no-install-recommends', ...packages])
   copyInto(root, '/etc/ssl/certs')
+}
+
+/** A machine that is new has no list of packages. Somebody else may be installing. */
+function installDebootstrap(): void {
+  const patient = ['apt-get', '-o', 'DPkg::Lock::Timeout=120']
+  const install = [...patient, 'install', '-y', '--no-install-recommends', 'debootstrap']
+  try {
+    must(install)
+  } catch {
+    must([...patient, 'update'])
+    must(install)
+  }
 }
 
 /** @throws Error with the last lines that the command printed */
