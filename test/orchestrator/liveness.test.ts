@@ -1,3 +1,4 @@
+import { join } from 'node:path'
 import t from 'tap'
 import type { Assignment, LivenessSpec } from '../../src/orchestrator/spec.ts'
 import { mesh, sla, until } from './mesh.ts'
@@ -99,6 +100,16 @@ t.test('a program that ends again and again is started later each time, and its 
   t.match(await here.hears(({ restarts }) => restarts === 1), { retryInMs: undefined }, 'it is started')
   const second = await here.hears(({ retryInMs }) => retryInMs !== undefined)
   t.match(second, { restarts: 2, retryInMs: 2_000 })
+})
+
+t.test('why it ended last is told until it is ready again', async (t) => {
+  await using here = await nodeWith({ timings: { backoff: { firstMs: 20, limitMs: 20 } } })
+  const flag = join(here.dir, 'flag')
+  const check = { type: 'tcp', port: 80, interval_ms: 50, timeout_ms: 500 }
+  const script = `[ -e ${flag} ] || { touch ${flag}; exit 3; }; exec sleep 100`
+  here.worker.assign(assignmentOf({ cmd: ['/bin/sh', '-c', script], port: 80, check }))
+  const told = await here.hears(({ detail = '' }) => detail.includes('before that'))
+  t.match(told, { state: 'starting', detail: /^connect ECONNREFUSED .*; before that: exited with code 3$/ })
 })
 
 t.test('the root shows why what ends again and again does not run, and when it is tried next', async (t) => {

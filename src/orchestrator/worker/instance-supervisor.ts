@@ -43,6 +43,8 @@ export class InstanceSupervisor {
   #deadline: Deadline | undefined
   /** How often in a row it hung. */
   #hangs = 0
+  /** Why it ended last, until it is ready again. */
+  #lastEnd: string | undefined
   #running: Running | undefined
   readonly #adoption = Promise.withResolvers<void>()
   /** Resolves when nothing more will happen: stopped, failed or let go. */
@@ -263,7 +265,8 @@ export class InstanceSupervisor {
         mayHang: runtime.name !== 'external',
         onVerdict: (isReady, reason) => {
           if (!isReady && this.state === 'running') log.warn('instance does not answer', { instance, reason })
-          standing.become(isReady ? 'running' : 'starting', reason)
+          if (isReady) this.#lastEnd = undefined
+          standing.become(isReady ? 'running' : 'starting', reason && withLastEnd(reason, this.#lastEnd))
         },
         clock,
         timings,
@@ -299,6 +302,7 @@ export class InstanceSupervisor {
       return false
     }
     onRestart()
+    this.#lastEnd = detail
     standing.restart(detail)
     log.warn('instance ended and is started again', { instance, reason: detail, restarts: standing.restarts })
     return true
@@ -321,6 +325,11 @@ export class InstanceSupervisor {
     standing.saveRun({ trace: undefined })
     standing.become('stopped', undefined)
   }
+}
+
+/** `connect ECONNREFUSED 127.0.0.1:30953; before that: exited with code 1`: what ends each time says more than that it has not begun yet. */
+function withLastEnd(reason: string, lastEnd: string | undefined): string {
+  return lastEnd === undefined ? reason : `${reason}; before that: ${lastEnd}`
 }
 
 /** A job that has ended is not run again because the agent was restarted. */
