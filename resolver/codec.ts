@@ -1,4 +1,5 @@
 import { Packet, type Resource } from 'dns2'
+import { parseIPv4, parseIPv6, printIPv6 } from '../src/core/model/address.ts'
 import type { Answer, DnsRecord } from './answer.ts'
 import { CODE, HEADER, TYPE } from './numbers.ts'
 import type { Opt, Query } from './query.ts'
@@ -38,6 +39,20 @@ export function writeAnswer(query: Query, answer: Answer, ttl: { seconds: number
   packet.authorities = answer.authorities.map((record) => resourceOf(record, ttl))
   packet.additionals = answer.additionals.map((record) => resourceOf(record, ttl))
   return packet.toBuffer()
+}
+
+/** The addresses of a reply of another server, whatever their names: an alias leads to others. None where it cannot be read. */
+export function addressesIn(reply: Buffer): { address: string; ttlSeconds: number }[] {
+  try {
+    return Packet.parse(reply).answers.flatMap(({ type, ttl, address }) => {
+      if (typeof address !== 'string') return []
+      if (type === TYPE.A) return parseIPv4(address) === undefined ? [] : [{ address, ttlSeconds: ttl }]
+      const hextets = type === TYPE.AAAA ? parseIPv6(address) : undefined
+      return hextets === undefined ? [] : [{ address: printIPv6(hextets), ttlSeconds: ttl }]
+    })
+  } catch {
+    return []
+  }
 }
 
 /** For a question with unusual records (TSIG, several additionals), which dns2 checks. */

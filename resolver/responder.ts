@@ -5,7 +5,7 @@ import type { Metrics } from '../src/core/metrics.ts'
 import type { InterestSource, TableView, Target } from '../src/core/table/view.ts'
 import { answer, unknown, type Answer, type AnswerSettings, type Decision } from './answer.ts'
 import { CLASS_IN, CODE, type Code } from './numbers.ts'
-import { writeAnswer } from './codec.ts'
+import { addressesIn, writeAnswer } from './codec.ts'
 import type { Query } from './query.ts'
 import { QueryCounts, type Source } from './query-counts.ts'
 import type { Transport, Upstream } from './upstream.ts'
@@ -40,7 +40,17 @@ export interface ResponderSettings extends AnswerSettings {
    * it would not, and the name is answered with SERVFAIL.
    */
   prepare?: Prepare
+  beforeForwarded?: BeforeForwarded
 }
+
+/**
+ * Called before a name outside the mesh is answered; `undefined`: nothing waits for the answer. Else it is given the addresses, and the answer
+ * leaves after it.
+ */
+export type BeforeForwarded = (
+  from: Client,
+  name: string,
+) => ((found: readonly { address: string; ttlSeconds: number }[]) => Promise<void>) | undefined
 
 export type Prepare = (target: Target) => string | undefined | Promise<string | undefined>
 
@@ -170,6 +180,8 @@ export class Responder {
     const forwarded = await this.#parts.upstream.forward(query, { transport, limit, signal })
     if (typeof forwarded === 'string')
       return this.#fail(asked, forwarded, signal.aborted ? TOO_MANY : undefined, 'upstream')
+    const { name } = questionOf(query)
+    await this.#parts.settings.beforeForwarded?.(from, name.toLowerCase())?.(addressesIn(forwarded))
     this.#counts.count(codeOf(forwarded), 'upstream', asked.startedMs)
     return forwarded
   }

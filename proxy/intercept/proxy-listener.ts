@@ -9,6 +9,7 @@ import { keepAccepting } from '../../src/core/kit/keep-accepting.ts'
 import { Lifetime } from '../../src/core/kit/lifetime.ts'
 import { LocalSources } from '../../src/core/kit/local-sources.ts'
 import { resetSocket } from '../socket/reset.ts'
+import type { Caller } from '../flow/flow.ts'
 import type { Credentials } from './credentials.ts'
 import type { Connect, Handshake } from './handshake.ts'
 import { BACKLOG, type InterceptParts, type Interceptor, type Problem } from './interceptor.ts'
@@ -35,6 +36,8 @@ export interface ProxyParts extends InterceptParts, Naming {
   readonly credentials: Credentials
   /** Ports of this machine that are not carried to: the agent's own. */
   readonly forbids?: (address: string, port: number) => boolean
+  /** Whether this caller is kept in the mesh, so that it may not call servers of this machine; absent: nobody is. */
+  readonly closes?: (caller: Caller) => boolean
 }
 
 /** One kind of proxy. */
@@ -165,8 +168,11 @@ class ProxyClients {
     const hasRoom = this.#parts.userLimits?.enter(socket) ?? true
     if (hasRoom instanceof Promise ? !(await hasRoom) : !hasRoom)
       return reply.failed('TOO_MANY_FLOWS', 'this user has too many flows open')
-    if (isThisMachine(host, this.#parts.ranges))
+    if (isThisMachine(host, this.#parts.ranges)) {
+      if (this.#parts.closes?.(caller) === true)
+        return reply.failed('NOT_ALLOWED', 'egress: the caller may not call servers of this machine')
       return carryOnThisMachine(socket, { host, port, reply, ...this.#parts })
+    }
     const found = await targetOf(host, port, this.#parts)
     if (found.kind === 'refused') {
       this.#parts.log.info('flow refused', { mode, name: host, port, reason: found.reason })

@@ -34,13 +34,14 @@ import { LocalApi } from './local-api.ts'
 import { followNetwork } from './network.ts'
 import { NodeFactsSource } from './node-facts.ts'
 import { openNodeIdentity, type NodeIdentity } from './node-identity.ts'
-import { serveNames } from './names.ts'
+import { beforeForwardedTo, serveNames } from './names.ts'
 import type { AgentParts } from './parts.ts'
 import { Predecessors } from './predecessors.ts'
 import { type Carried, collectAtRest, REST_MS, watchRest } from './rest.ts'
 import { agentRoutes, carrierRoute, handOverRoutes, statusOf } from './routes.ts'
 import { openFlowLog, openTracing, type Environment } from './telemetry.ts'
 import { Shutdown, type Companions } from './shutdown.ts'
+import { openProgramGuard } from './program-guard.ts'
 import { openSeparation } from './separation.ts'
 import { openTableSync, type TableSync } from './table-sync.ts'
 
@@ -177,7 +178,8 @@ async function openServing(known: Known, dataPlane: DataPlane): Promise<Serving>
   const prober = life.use(await Prober.start({ table: sync.table, peers, self, clock }))
   await interceptor.settled() // programs may hold VIPs, and call at once
   const prepare: Parameters<typeof serveNames>[3]['prepare'] = (target) => interceptor.prepare(target)
-  const resolver = await serveNames(context, identity, sync, { ...flows, prepare })
+  const beforeForwarded = beforeForwardedTo(instances)
+  const resolver = await serveNames(context, identity, sync, { ...flows, prepare, beforeForwarded })
   const carried = carriedBy({ ledger: flows.ledger, inbound })
   life.every(REST_MS, collectAtRest(carried, collectGarbage), 'collection at rest')
   return { uplink, interceptor, prober, resolver }
@@ -290,8 +292,10 @@ async function openDataPlane(
   { environment, api }: { environment: Environment; api: LocalApi },
 ): Promise<DataPlane> {
   const { life, dir, predecessor, log } = context
+  let proxyPorts: () => readonly number[] = () => []
   const instances = new Instances(context, environment, {
     separation: openSeparation(context),
+    programGuard: await openProgramGuard(context, identity, () => proxyPorts()),
     containers: await openContainers(context, identity, environment),
   })
   const predecessors = Predecessors.start(life, { dir, own: api.path, log })
@@ -300,6 +304,7 @@ async function openDataPlane(
   const connectivity = await openConnectivity(context, identity, sync, { instances, predecessors, spans })
   const flows = await openFlows(context, identity, sync, { connectivity, instances, spans, flowLog })
   const proxies = prepareProxyListeners(context, identity, sync, { flows, instances })
+  proxyPorts = () => Object.values(proxies.ports)
   const ingress = prepareGateway(context, identity, sync, flows)
   const openListeners = () => Promise.all([listen(connectivity), proxies.open()])
   if (predecessor === undefined) await openListeners() // instances and the cluster must be told these ports

@@ -22,7 +22,7 @@ export function checksOf(agent: AgentParts): CheckReport {
       descriptorCheck(agent),
       memoryCheck(agent),
       ...duplicateChecks(agent),
-      separationCheck(agent.instances.separation),
+      separationCheck(agent.instances.separation, agent.instances.programGuard.reason),
       containersCheck(agent.instances.containers),
       logCheck(),
       filesCheck(),

@@ -37,7 +37,7 @@ import type { TableSync } from './table-sync.ts'
 import type { NodeIdentity } from './node-identity.ts'
 import type { Connectivity } from './connectivity.ts'
 import type { KeptVips } from './kept-vips.ts'
-import type { LocalInstances } from './instances.ts'
+import type { Instances, LocalInstances } from './instances.ts'
 import { background } from '../core/kit/background.ts'
 
 /*
@@ -202,7 +202,7 @@ export function prepareProxyListeners(
   { life, dir, config, clock, log, predecessor }: AgentContext,
   { vips, loopback, own }: NodeIdentity,
   { interests }: TableSync,
-  { flows: { intercept }, instances }: { flows: Flows; instances: LocalInstances },
+  { flows: { intercept }, instances }: { flows: Flows; instances: LocalInstances & Pick<Instances, 'programGuard'> },
 ): ProxyListeners {
   const access = ProxyAccess.open(life.use(new KeptFile(join(dir, 'proxies.json'), log, clock)))
   const naming = {
@@ -211,6 +211,7 @@ export function prepareProxyListeners(
     zones: config.zones,
     ranges: [vips, loopback],
     forbids: own.forbids,
+    closes: (caller: Caller) => caller.kind === 'instance' && instances.programGuard.holds(caller.id),
     credentials: (user: string) => (user === 'node' || instances.has(user) ? access.secretOf(user) : undefined),
   }
   const isBeside = predecessor !== undefined

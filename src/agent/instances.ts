@@ -6,6 +6,7 @@ import type { Containers } from './containers.ts'
 import { MeshError } from '../core/errors.ts'
 import type { AskSecrets } from '../orchestrator/worker/kept-secrets.ts'
 import { ExternalRuntime } from '../orchestrator/worker/external-runtime.ts'
+import type { ProgramGuard } from '../orchestrator/worker/program-guard.ts'
 import { ProcessRuntime } from '../orchestrator/worker/process-runtime.ts'
 import type { Endpoint } from '../orchestrator/worker/runtime.ts'
 import type { Separation } from '../orchestrator/worker/separation.ts'
@@ -57,6 +58,7 @@ const RESTORED_MS = 2_000
 export class Instances implements LocalInstances {
   /** What separates them from each other and from the agent. */
   readonly separation: Separation
+  readonly programGuard: ProgramGuard
   readonly containers: Containers
   readonly #context: AgentContext
   readonly #environment: Readonly<Record<string, string | undefined>>
@@ -71,8 +73,13 @@ export class Instances implements LocalInstances {
   constructor(
     context: AgentContext,
     environment: Readonly<Record<string, string | undefined>>,
-    { separation, containers }: { separation: Separation; containers: Containers },
+    {
+      separation,
+      containers,
+      programGuard,
+    }: { separation: Separation; containers: Containers; programGuard: ProgramGuard },
   ) {
+    this.programGuard = programGuard
     this.#context = context
     this.separation = separation
     this.containers = containers
@@ -128,12 +135,14 @@ export class Instances implements LocalInstances {
     this.#mayAssign = Promise.withResolvers()
     await this.worker.letGo()
     this.containers.runtime?.release()
+    this.programGuard.pause()
   }
 
   /** The successor is lost: looks after the instances again. */
   async takeBack(): Promise<void> {
     this.#isOwner = true
     await this.containers.runtime?.takeBack()
+    this.programGuard.resume()
     if (this.#adopted !== undefined) await this.#work(this.#adopted.config)
     this.#mayAssign.resolve()
   }
@@ -203,6 +212,7 @@ export class Instances implements LocalInstances {
           clock,
           separation: this.separation,
           hostPorts: config.containers.hostPorts,
+          guard: this.programGuard,
         }),
         new ExternalRuntime(),
         ...(this.containers.runtime === undefined ? [] : [this.containers.runtime]),

@@ -2,13 +2,16 @@ import { Resolver, type ResolverOptions } from '../../resolver/server.ts'
 import { NODE_CALLER } from '../../proxy/flow/flow.ts'
 import { previewChoice } from '../../proxy/decide/plan.ts'
 import type { OutboundParts } from '../../proxy/outbound/outbound.ts'
-import type { Prepare } from '../../resolver/responder.ts'
+import type { BeforeForwarded, Prepare } from '../../resolver/responder.ts'
 import { join } from 'node:path'
+import { unmapped } from '../core/kit/host-port.ts'
+import { localUsers } from '../core/kit/local-users.ts'
 import { KeptFile } from '../core/kit/kept-file.ts'
 import { isMeshError } from '../core/errors.ts'
 import { RESOLVER_VIP, vipToIPv4 } from '../core/model/address.ts'
 import type { Target } from '../core/table/view.ts'
 import type { Flows } from './flows.ts'
+import type { Instances } from './instances.ts'
 import type { AgentContext } from './context.ts'
 import type { TableSync } from './table-sync.ts'
 import type { NodeIdentity } from './node-identity.ts'
@@ -19,7 +22,12 @@ export async function serveNames(
   { life, dir, clock, config, log, metrics, predecessor }: AgentContext,
   { vips }: NodeIdentity,
   { table, interests }: TableSync,
-  { parts: flowParts, intercept, prepare }: Pick<Flows, 'parts' | 'intercept'> & { prepare: Prepare },
+  {
+    parts: flowParts,
+    intercept,
+    prepare,
+    beforeForwarded,
+  }: Pick<Flows, 'parts' | 'intercept'> & { prepare: Prepare; beforeForwarded: BeforeForwarded },
 ): Promise<Resolver> {
   const { resolver, zones } = config
   const { upstreams, ttlSeconds, negativeTtlSeconds } = resolver
@@ -34,6 +42,7 @@ export async function serveNames(
     sources: intercept.sources,
     explainChoice: (target: Target) => describeChoice(target, flowParts),
     prepare,
+    beforeForwarded,
     ...(upstreams.length === 0 ? {} : { upstreams }),
   }
   const listen = { host: vipToIPv4(vips, RESOLVER_VIP), isBeside: predecessor !== undefined }
@@ -41,6 +50,19 @@ export async function serveNames(
     Resolver.start({ ...options, listen: { ...listen, port } }, log.child({ part: 'resolver' }), metrics)
   const wanted = resolver.port || predecessor?.resolverPort
   return life.use(await (wanted === undefined ? onStandardPort(start) : start(wanted)))
+}
+
+/** Closed instances may call the host names of their documents: by the addresses of the answers to their own questions. */
+export function beforeForwardedTo({ containers: { guard }, programGuard }: Instances): BeforeForwarded {
+  return ({ address, port, connection }, name) => {
+    const opens = guard?.namedBy(unmapped(address), name)
+    if (opens !== undefined || !programGuard.isNamed(name)) return opens
+    const ends = connection ?? { protocol: 'udp', remoteAddress: address, remotePort: port }
+    return async (found) => {
+      const uid = await localUsers.userOf(ends)
+      if (uid !== undefined) await programGuard.answered(uid, name, found)
+    }
+  }
 }
 
 /** Port 53 where that is permitted and free, else 5353. */

@@ -43,15 +43,10 @@ function limitsText(faults: CgroupTree['faults']): string {
 }
 
 /** Not a fault: it may be what is wanted, and without root it cannot be otherwise. */
-export function separationCheck({
-  users,
-  setpriv,
-  mountTools,
-  mountReason,
-  reason,
-  cgroups,
-  cgroupReason,
-}: Separation): CheckReport['checks'][number] {
+export function separationCheck(
+  { users, setpriv, mountTools, mountReason, reason, cgroups, cgroupReason }: Separation,
+  openReason: string | undefined,
+): CheckReport['checks'][number] {
   const groups =
     cgroups === undefined
       ? `no control groups, so memory, vcpus and pids of programs are not limited (${cgroupReason})`
@@ -66,6 +61,6 @@ export function separationCheck({
   return {
     check: 'instances',
     ok: true,
-    finding: `users of their own (uid ${first} to ${last})${tmp}, ${groups}${setuid}`,
+    finding: `users of their own (uid ${first} to ${last})${tmp}, ${groups}${setuid}${openReason === undefined ? '' : `; egress none is not offered: ${openReason}`}`,
   }
 }

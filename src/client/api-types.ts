@@ -1,4 +1,4 @@
-/* Written by .config/docs/api-types.ts from the document of the API. 36f6b8d29973584bbab987925bb8e2365c53ed3f93d7b7189d47781001c80e33 */
+/* Written by .config/docs/api-types.ts from the document of the API. facb1a1de7d439987dcb4260a30a367087f70d0d8c12058a2525828c4cabcdcc */
 
 export interface paths {
   '/v1/apps': {
@@ -1318,6 +1318,7 @@ export interface operations {
               registrySecret?: string
               /** @constant */
               egress?: 'none'
+              egressTo?: string[]
               memoryMb: number
               vcpus: number
               vgpus: number
@@ -1905,6 +1906,7 @@ export interface operations {
                 registrySecret?: string
                 /** @constant */
                 egress?: 'none'
+                egressTo?: string[]
                 memoryMb: number
                 vcpus: number
                 vgpus: number

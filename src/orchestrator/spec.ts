@@ -184,8 +184,10 @@ export interface ServiceSpec {
   registrySecret?: string
   /** The container has the rights of the machine's root. */
   privileged?: true
-  /** It reaches VIPs and the name server only; everything when absent. */
+  /** It reaches VIPs and the name server only, and `egressTo`; everything when absent. */
   egress?: 'none'
+  /** What it reaches besides, with `egress: none`: core/model/egress.ts. */
+  egressTo?: string[]
   memoryMb: number
   vcpus: number
   vgpus: number

@@ -242,6 +242,7 @@ export const Spec = as<ServiceSpec>(
     ),
     registrySecret: Type.Optional(Label),
     egress: Type.Optional(Type.Literal('none')),
+    egressTo: Type.Optional(many(text(300), 64)),
     memoryMb: amount(),
     vcpus: amount(),
     vgpus: amount(),

@@ -42,6 +42,7 @@ export const FIELDS: Readonly<Record<keyof ServiceSpec, Field>> = {
   registrySecret: field('restart', 'registry_secret'),
   privileged: field('restart', 'privileged'),
   egress: field('restart', 'egress'),
+  egressTo: field('restart', 'egress'),
   ports: field('restart', 'port', 'ports', 'proxyProtocol'),
   fixedPorts: field('restart', 'fixed_port'),
   oneShot: field('restart', 'one_shot'),

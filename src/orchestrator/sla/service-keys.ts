@@ -94,8 +94,8 @@ export const SERVICE_KEYS: readonly Key[] = [
   ),
   ours(
     'egress',
-    choice('all', 'none'),
-    '`docker`: what a container reaches besides the services of the mesh. `all` (default): what its node reaches. `none`: nothing; names of the world are answered all the same. Refused by nodes without nftables.',
+    any,
+    'What an instance reaches besides the services of the mesh. `all` (default): what its node reaches. `none` or `names`: nothing; only names of the mesh. A list: only these, such as `10.0.0.0/8:443`, `192.0.2.7`, `[2001:db8::/32]:53/udp`, `api.example.com:443`, `*.example.com:443` (TCP, unless `/udp` is written; an address without a port: every port). Refused by nodes that cannot keep it.',
   ),
   ours(
     'workdir',

@@ -10,6 +10,7 @@ import { Fields } from './fields.ts'
 import { quoted, type Findings } from './findings.ts'
 import { readJob } from './jobs.ts'
 import { labelsOf, readName } from './names.ts'
+import { readEgress } from './egress.ts'
 import { readPorts } from './ports.ts'
 import { readLease, readUpdate } from './update.ts'
 import { readMounts } from './volumes.ts'
@@ -54,6 +55,7 @@ export function readService(
     ...openFilesOf(fields),
     ...(fields.text('isolation') === 'none' ? ({ isolation: 'none' } as const) : {}),
     ...containerOf(fields),
+    ...readEgress(fields, runtime, findings),
     ...readSecrets(fields, runtime, findings),
     ...readMounts(fields, runtime, findings),
     ...resourcesOf(fields),
@@ -150,7 +152,7 @@ function checkProgram(fields: Fields, code: string, cmd: readonly string[], find
 }
 
 /** Keys that only a container has. */
-const OF_CONTAINERS = ['pull', 'registry_secret', 'privileged', 'egress'] as const
+const OF_CONTAINERS = ['pull', 'registry_secret', 'privileged'] as const
 
 function checkContainer(
   fields: Fields,
@@ -171,7 +173,7 @@ function checkContainer(
     findings.warn(fields.at('code'), `${quoted(code)} does not name an image`, 'write for example "nginx:1.27"')
   if (fields.flag('fixed_port'))
     findings.warn(fields.at('fixed_port'), 'has no effect: the ports of a container are its own')
-  if (fields.flag('privileged') && fields.text('egress') === 'none')
+  if (fields.flag('privileged') && fields.has('egress') && fields.value('egress') !== 'all')
     findings.warn(fields.at('egress'), 'does not bind a privileged container, which may change the rules')
 }
 
@@ -212,14 +214,13 @@ function proxyOf(fields: Fields): Pick<ServiceSpec, 'proxy'> {
   return proxy === undefined || proxy === 'http' ? {} : { proxy }
 }
 
-function containerOf(fields: Fields): Pick<ServiceSpec, 'pids' | 'pull' | 'privileged' | 'egress'> {
+function containerOf(fields: Fields): Pick<ServiceSpec, 'pids' | 'pull' | 'privileged'> {
   const pids = fields.number('pids')
   const pull = fields.text('pull')
   return {
     ...(pids === undefined ? {} : { pids }),
     ...(pull === 'always' || pull === 'never' ? { pull } : {}),
     ...(fields.flag('privileged') ? { privileged: true } : {}),
-    ...(fields.text('egress') === 'none' ? { egress: 'none' } : {}),
   }
 }
 

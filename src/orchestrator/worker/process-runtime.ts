@@ -3,8 +3,9 @@ import { readFileSync } from 'node:fs'
 import type { Controller } from '../../core/kit/cgroup-controls.ts'
 import { systemClock, type Clock } from '../../core/kit/clock.ts'
 import { inStep } from '../../core/kit/in-step.ts'
-import { MeshError } from '../../core/errors.ts'
-import type { ServiceSpec } from '../spec.ts'
+import { explain, MeshError } from '../../core/errors.ts'
+import { egressRules } from '../../core/model/egress.ts'
+import type { Assignment, ServiceSpec } from '../spec.ts'
 import { bootId, descendants, endGroup, isAlive, isInUse, signalGroup } from './process-group.ts'
 import { execBeside, type Circumstances } from './exec-process.ts'
 import { limitsOf, unheldText, withMemory } from './limits.ts'
@@ -12,6 +13,7 @@ import { refusalOfPorts } from './host-ports.ts'
 import { filesOf, secretsOfFolder } from './instance-files.ts'
 import { namedInTmp } from './own-mounts.ts'
 import { isFree, PortPool } from './ports.ts'
+import type { ProgramGuard } from './program-guard.ts'
 import { environmentOf, programOf } from './program.ts'
 import {
   endpointKey,
@@ -38,6 +40,8 @@ export interface ProcessOptions {
   separation?: Separation
   /** The ports of this machine that documents may ask for, `first-last`, or `off`. */
   hostPorts?: string
+  /** Keeps the rules for programs that stay in the mesh; absent: there can be none. */
+  guard?: ProgramGuard | undefined
 }
 
 /** Controllers that hold a program to its document. */
@@ -61,6 +65,7 @@ export class ProcessRuntime implements Runtime {
   readonly #clock: Clock
   readonly #separation: Separation
   readonly #hostPorts: string
+  readonly #guard: ProgramGuard | undefined
 
   constructor({
     node,
@@ -69,7 +74,9 @@ export class ProcessRuntime implements Runtime {
     clock = systemClock,
     separation = Separation.none('not asked for'),
     hostPorts = 'off',
+    guard,
   }: ProcessOptions) {
+    this.#guard = guard
     this.#hostPorts = hostPorts
     this.#node = node
     this.#inherited = inherited
@@ -78,8 +85,17 @@ export class ProcessRuntime implements Runtime {
     this.#separation = separation
   }
 
-  refuses({ ports }: ServiceSpec): string | undefined {
+  refuses({ ports, egress }: ServiceSpec): string | undefined {
+    const whyOpen = egress === undefined ? undefined : this.#whyOpen()
+    if (whyOpen !== undefined) return `egress of programs cannot be kept on this node: ${whyOpen}`
     return refusalOfPorts(ports, this.#hostPorts)
+  }
+
+  /** Why nothing keeps a program in the mesh; `undefined`: something does. */
+  #whyOpen(): string | undefined {
+    if (this.#separation.users === undefined)
+      return `they have no users of their own (${this.#separation.reason ?? 'not asked for'})`
+    return this.#guard === undefined ? 'there are no rules for them' : this.#guard.reason
   }
 
   async launch(launch: Launch): Promise<Running> {
@@ -93,6 +109,7 @@ export class ProcessRuntime implements Runtime {
       const { spec } = assignment
       if (spec.isolation !== 'none' && namedInTmp(spec) === undefined) own = this.#separation.withOwnTmp(own)
       own = this.#separation.give(run, own, { secrets: secretsOfFolder(spec, values), files: filesOf(spec, values) })
+      if (spec.egress !== undefined) await this.#close(assignment, own)
       const facts = { assignment, endpoints, node: this.#node, run, inherited: this.#inherited, given, own }
       const program = await programOf(assignment.spec, environmentOf(facts), own)
       launch.onTrace(traceOf(run, own)) // a crash from here on leaves something that carries the mark
@@ -104,9 +121,33 @@ export class ProcessRuntime implements Runtime {
       this.#release(endpoints)
       // a shell that could not be moved into its group still waits to be told to go on
       await endGroup({ ...own, mark: run, graceMs: 0, sleep: (ms) => this.#clock.sleep(ms) })
-      await this.#separation.release(own)
+      await this.#free(own)
       throw error
     }
+  }
+
+  /** Keeps a program in the mesh, before it starts. @throws MeshError RUNTIME_FAILED */
+  async #close({ instance, spec }: Assignment, { uid }: Own): Promise<void> {
+    const whyOpen = this.#whyOpen()
+    if (uid === undefined || this.#guard === undefined || whyOpen !== undefined)
+      throw new MeshError('RUNTIME_FAILED', {
+        reason: `egress of programs cannot be kept on this node: ${whyOpen ?? 'it has no user of its own'}`,
+      })
+    try {
+      await this.#guard.admit({ uid, instance, egressTo: egressRules(spec.egressTo) })
+    } catch (cause) {
+      throw new MeshError(
+        'RUNTIME_FAILED',
+        { reason: `the rules for its egress cannot be set: ${explain(cause)}` },
+        { cause },
+      )
+    }
+  }
+
+  /** Nothing of the run is left. */
+  async #free(own: Own): Promise<void> {
+    if (own.uid !== undefined) await this.#guard?.release(own.uid)
+    await this.#separation.release(own)
   }
 
   async adopt(launch: Launch, trace: Trace): Promise<Running | undefined> {
@@ -115,9 +156,12 @@ export class ProcessRuntime implements Runtime {
     const own = this.#separation.keep(trace)
     if (typeof pid !== 'number' || typeof startTime !== 'number' || !isAlive(pid, startTime)) {
       await endGroup({ ...own, mark: run, graceMs: 0, sleep: (ms) => this.#clock.sleep(ms) })
-      await this.#separation.release(own)
+      await this.#free(own)
       return undefined
     }
+    const { instance, spec } = launch.assignment
+    if (spec.egress !== undefined && own.uid !== undefined)
+      this.#guard?.adopt({ uid: own.uid, instance, egressTo: egressRules(spec.egressTo) })
     for (const port of launch.assignment.spec.ports) {
       const endpoint = launch.endpoints[endpointKey(port)]
       const isGiven = !launch.assignment.spec.fixedPorts && port.hostPort === undefined
@@ -145,6 +189,7 @@ export class ProcessRuntime implements Runtime {
 
   async tidy(traces: readonly Trace[]): Promise<void> {
     await this.#separation.tidy(traces, (ms) => this.#clock.sleep(ms))
+    await this.#guard?.begin()
   }
 
   /** A free port for each, the last one if it is still free; or the program's own, when it insists on them. */
@@ -207,7 +252,7 @@ export class ProcessRuntime implements Runtime {
       const usage = cgroup?.usage()
       if (isOurs) await leave(LEFT_BEHIND_MS)
       this.#release(endpoints)
-      if (!isLetGo) await this.#separation.release(own)
+      if (!isLetGo) await this.#free(own)
       const kills = (usage?.oomKills ?? 0) - killsBefore
       return { ...(isAsked ? how : withMemory(how, kills, memoryMb)), usage }
     })

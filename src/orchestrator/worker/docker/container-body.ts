@@ -62,6 +62,7 @@ export function containerBody(facts: ContainerFacts): object {
       [LABELS.instance]: instance,
       [LABELS.run]: run,
       ...(spec.egress === undefined ? {} : { [LABELS.egress]: spec.egress }),
+      ...(spec.egressTo === undefined ? {} : { [LABELS.egressTo]: spec.egressTo.join(' ') }),
     },
     HostConfig: hostConfig(spec, facts),
     ...(published(spec).length === 0

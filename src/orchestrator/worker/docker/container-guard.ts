@@ -1,6 +1,8 @@
 import { explain } from '../../../core/errors.ts'
 import type { Log } from '../../../core/kit/log.ts'
-import { guardRules, removeGuard, type GuardedContainer, type GuardTable } from './container-rules.ts'
+import { isNamed } from '../../../core/model/egress.ts'
+import { EgressNames, type FoundAddress } from '../egress-names.ts'
+import { guardRules, namedElement, removeGuard, type GuardedContainer, type GuardTable } from './container-rules.ts'
 
 /** Runs one transaction of nft; rejects with what it said. */
 export type ApplyRules = (rules: string) => Promise<void>
@@ -12,7 +14,16 @@ export interface GuardOptions extends GuardTable {
 }
 
 /** Needs everything that any container may need. */
-const TRIAL: GuardedContainer = { mac: '02:00:00:00:00:01', ipv4: '192.0.2.1', ipv6: '2001:db8::1', isClosed: true }
+const TRIAL: GuardedContainer = {
+  mac: '02:00:00:00:00:01',
+  ipv4: '192.0.2.1',
+  ipv6: '2001:db8::1',
+  isClosed: true,
+  egressTo: [
+    { to: { kind: 'range', cidr: '198.51.100.0/24' }, port: 443, protocol: 'tcp' },
+    { to: { kind: 'name', name: 'trial.invalid' }, port: 443, protocol: 'tcp' },
+  ],
+}
 
 /**
  * Keeps the rules for the containers of this agent: each change replaces the table as a whole, so that it also mends what somebody has
@@ -21,6 +32,7 @@ const TRIAL: GuardedContainer = { mac: '02:00:00:00:00:01', ipv4: '192.0.2.1', i
 export class ContainerGuard {
   readonly #options: GuardOptions
   readonly #containers = new Map<string, GuardedContainer>()
+  readonly #names = new EgressNames()
   #reason: string | undefined = 'not tried yet'
   #applied: Promise<void> = Promise.resolve()
   #isPaused = false
@@ -68,7 +80,31 @@ export class ContainerGuard {
 
   /** Before another has its address. */
   release(ipv4: string): void {
+    const mac = this.#containers.get(ipv4)?.mac
+    if (mac !== undefined) this.#names.forget(mac)
     if (this.#containers.delete(ipv4)) void this.keep()
+  }
+
+  /** What to do before a question for a host name is answered to this address; `undefined`: nothing. */
+  namedBy(address: string, name: string): ((found: readonly FoundAddress[]) => Promise<void>) | undefined {
+    const asker = this.#containers.get(address) ?? this.#withIPv6(address)
+    if (asker?.isClosed !== true || asker.egressTo?.some((rule) => isNamed(rule, name)) !== true) return undefined
+    return (found) => this.#open(asker, name, found)
+  }
+
+  #withIPv6(address: string): GuardedContainer | undefined {
+    if (!address.includes(':')) return undefined
+    return [...this.#containers.values()].find(({ ipv6 }) => ipv6 === address)
+  }
+
+  async #open({ mac, egressTo = [] }: GuardedContainer, name: string, found: readonly FoundAddress[]): Promise<void> {
+    const fresh = this.#names.answered(mac, egressTo, name, found)
+    const { apply, name: table, log } = this.#options
+    if (fresh.length === 0 || apply === undefined || this.#reason !== undefined || this.#isPaused) return
+    const add = () => apply(`${fresh.map((one) => namedElement(table, one)).join('\n')}\n`)
+    const applied = this.#applied.then(add, add)
+    this.#applied = applied
+    await applied.catch((error: unknown) => log.warn('rules for containers cannot be set', { error }))
   }
 
   /** Sets them again, in case somebody has flushed them. */
@@ -97,7 +133,9 @@ export class ContainerGuard {
     if (apply === undefined || this.#reason !== undefined || this.#isPaused || !this.#knowsAll) return Promise.resolve()
     const now = () => {
       const containers = [...this.#containers.values()]
-      return apply(containers.length === 0 ? removeGuard(this.#options) : guardRules(this.#options, containers))
+      return apply(
+        containers.length === 0 ? removeGuard(this.#options) : guardRules(this.#options, containers, this.#names.all()),
+      )
     }
     const applied = this.#applied.then(now, now)
     this.#applied = applied

@@ -1,3 +1,7 @@
+import { isIPv6 } from 'node:net'
+import type { EgressRule } from '../../../core/model/egress.ts'
+import { destinationOf, elementOf, type NamedAddress } from '../egress-names.ts'
+
 /*
  * The nftables table of the containers of one agent. The text is one transaction for nft.
  *
@@ -13,7 +17,9 @@
  * Other machines and other bridges reach containers through published ports alone: past the agent nobody asks who may call, and a
  * datagram that claims to come from a VIP would pass for the call of an instance. Docker has such rules of its own, Podman has none.
  *
- * Answers of closed containers to those who may call them pass. Connections are tracked: the engine does that, too, for its NAT.
+ * Answers of closed containers to those who may call them pass. What the document of one names besides comes before the rejection: ranges as
+ * they are, host names as the addresses that its own question for them was answered with (egress-names.ts).
+ * Connections are tracked: the engine does that, too, for its NAT.
  */
 
 export interface GuardedContainer {
@@ -23,6 +29,8 @@ export interface GuardedContainer {
   readonly ipv6?: string | undefined
   /** `egress: none` */
   readonly isClosed: boolean
+  /** What it may call all the same. */
+  readonly egressTo?: readonly EgressRule[]
 }
 
 export interface GuardTable {
@@ -39,7 +47,11 @@ const FIRST = -320
 const BEFORE_FILTER = -5
 
 /** Replaces whatever has this name: what a killed agent left, or what this one said before. */
-export function guardRules(table: GuardTable, containers: readonly GuardedContainer[]): string {
+export function guardRules(
+  table: GuardTable,
+  containers: readonly GuardedContainer[],
+  named: readonly NamedAddress[] = [],
+): string {
   const { name, bridge, vips4, vips6 } = table
   const chain = (chainName: string, hook: string, priority: number) =>
     `add chain inet ${name} ${chainName} { type filter hook ${hook} priority ${priority}; }`
@@ -48,6 +60,13 @@ export function guardRules(table: GuardTable, containers: readonly GuardedContai
     all.length === 0 ? [] : [`add element inet ${name} ${set} { ${all.join(', ')} }`]
   const isBegun = 'ct state != { established, related }'
   const closed = `iifname "${bridge}" ether saddr @closed ${isBegun}`
+  const opened = containers.flatMap(({ mac, egressTo = [] }) =>
+    egressTo.flatMap((rule) => {
+      const to = destinationOf(rule)
+      return to === undefined ? [] : [`iifname "${bridge}" ether saddr ${mac} ${to} accept`]
+    }),
+  )
+  const hasNames = containers.some(({ egressTo = [] }) => egressTo.some(({ to }) => to.kind === 'name'))
   const notVips6 = vips6 === undefined ? 'meta nfproto ipv6' : `ip6 daddr != ${vips6}`
   const statements = [
     `add table inet ${name}`,
@@ -56,6 +75,9 @@ export function guardRules(table: GuardTable, containers: readonly GuardedContai
     `add set inet ${name} own4 { type ether_addr . ipv4_addr; }`,
     `add set inet ${name} own6 { type ether_addr . ipv6_addr; }`,
     `add set inet ${name} closed { type ether_addr; }`,
+    `add set inet ${name} named4 { type ether_addr . ipv4_addr . inet_proto . inet_service; }`,
+    `add set inet ${name} named6 { type ether_addr . ipv6_addr . inet_proto . inet_service; }`,
+    ...named.map((one) => namedElement(name, one)),
     ...elements(
       'own4',
       containers.map(({ mac, ipv4 }) => `${mac} . ${ipv4}`),
@@ -78,14 +100,27 @@ export function guardRules(table: GuardTable, containers: readonly GuardedContai
     rule('outside', `oifname "${bridge}" iifname != "${bridge}" ${isBegun} ct status & dnat == 0 counter drop`),
     ...(containers.some(({ isClosed }) => isClosed)
       ? [
+          ...opened.map((what) => rule('outside', what)),
+          ...(hasNames
+            ? [
+                rule('outside', `iifname "${bridge}" ether saddr . ip daddr . meta l4proto . th dport @named4 accept`),
+                rule('outside', `iifname "${bridge}" ether saddr . ip6 daddr . meta l4proto . th dport @named6 accept`),
+              ]
+            : []),
           rule('outside', `${closed} reject`),
           chain('inside', 'input', BEFORE_FILTER),
+          ...opened.map((what) => rule('inside', what)),
           rule('inside', `${closed} ip daddr != ${vips4} reject`),
           rule('inside', `${closed} meta l4proto != ipv6-icmp ${notVips6} reject`),
         ]
       : []),
   ]
   return `${statements.join('\n')}\n`
+}
+
+/** One address that a name stands for now, for one container. */
+export function namedElement(table: string, one: NamedAddress): string {
+  return `add element inet ${table} ${isIPv6(one.address) ? 'named6' : 'named4'} { ${elementOf(one)} }`
 }
 
 export function removeGuard({ name }: Pick<GuardTable, 'name'>): string {

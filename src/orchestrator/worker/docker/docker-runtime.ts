@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { close } from 'node:fs'
 import { explain, isMeshError, MeshError } from '../../../core/errors.ts'
+import { egressRules } from '../../../core/model/egress.ts'
 import { systemClock, type Clock } from '../../../core/kit/clock.ts'
 import type { Log } from '../../../core/kit/log.ts'
 import type { ServiceSpec } from '../../spec.ts'
@@ -274,7 +275,8 @@ export class DockerRuntime implements Runtime {
     try {
       if (guard.reason === undefined && !guard.knowsAll)
         throw new Error('the containers that are there are not known yet')
-      await guard.admit({ mac: macOf(address), ipv4: address, ipv6, isClosed })
+      const egressTo = egressRules(assignment.spec.egressTo)
+      await guard.admit({ mac: macOf(address), ipv4: address, ipv6, isClosed, egressTo })
       await engine.ask({
         method: 'POST',
         path: '/containers/create',

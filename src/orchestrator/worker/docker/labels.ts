@@ -6,6 +6,8 @@ export const LABELS = {
   run: 'hedgerow.run',
   /** `none`: rules keep it from the world outside. */
   egress: 'hedgerow.egress',
+  /** What it may call all the same, separated by spaces. */
+  egressTo: 'hedgerow.egress-to',
   /** Of a volume: `app.namespace.name`. */
   volume: 'hedgerow.volume',
 } as const

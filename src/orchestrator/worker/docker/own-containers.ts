@@ -1,3 +1,4 @@
+import { egressRules } from '../../../core/model/egress.ts'
 import { readFileSync } from 'node:fs'
 import type { Controls } from '../../../core/kit/cgroup-controls.ts'
 import { controlsAt } from '../../../core/kit/cgroup.ts'
@@ -33,7 +34,8 @@ export function guardedOf({ Labels = {}, NetworkSettings }: ListedContainer, net
   const found = NetworkSettings?.Networks?.[network] ?? {}
   const { IPAddress: ipv4 = '', GlobalIPv6Address: ipv6 = '', MacAddress: mac = '' } = found
   const isClosed = Labels[LABELS.egress] === 'none'
-  return ipv4 === '' || mac === '' ? [] : [{ mac, ipv4, ...(ipv6 === '' ? {} : { ipv6 }), isClosed }]
+  const egressTo = egressRules(Labels[LABELS.egressTo]?.split(' '))
+  return ipv4 === '' || mac === '' ? [] : [{ mac, ipv4, ...(ipv6 === '' ? {} : { ipv6 }), isClosed, egressTo }]
 }
 
 /** `undefined`: it is not there. @throws as `Engine.ask` */
