@@ -1,5 +1,7 @@
 import { readFileSync } from 'node:fs'
 import t from 'tap'
+import type { Need } from '../../src/orchestrator/root/people/need.ts'
+import { OpenRequests } from '../../src/orchestrator/root/people/open-requests.ts'
 import { may, mayPlace, type Caller, type Thing } from '../../src/orchestrator/root/people/may.ts'
 import { governs, refusedGrants } from '../../src/orchestrator/root/people/governing.ts'
 import { beyond } from '../../src/orchestrator/root/people/bounds.ts'
@@ -121,5 +123,46 @@ t.test('a cookie counts where the page of this root asks', (t) => {
   for (const site of ['same-site', 'cross-site', 'none', undefined])
     t.equal(sessionIn({ cookie, 'sec-fetch-site': site }), undefined)
   t.equal(sessionIn({ cookie: `${cookie}; __Host-hedgerow=other`, 'sec-fetch-site': 'same-origin' }), undefined, 'two')
+  t.end()
+})
+
+t.test('what is being answered is cut when whoever asked may no longer', (t) => {
+  let now: Caller | undefined = { user: 'bob', id: '1', by: 'session', grants: [of('viewer', 'acme')] }
+  let changed: () => void = () => undefined
+  const cut: string[] = []
+  const open = new OpenRequests({
+    again: () => now,
+    onChanged: (act) => {
+      changed = act
+      return { [Symbol.dispose]: () => undefined }
+    },
+    app: (app) => ({ kind: 'app', app, organisation: 'acme' }),
+    cluster: () => ({ kind: 'cluster', owner: undefined, admits: [] }),
+  })
+  const enter = (needs: Need, method: string, caller = now) => {
+    const response = { destroy: () => void cut.push(`${method} ${needs}`) as never }
+    if (caller !== undefined) open.enter({ caller, needs, params: { name: 'shop.acme.cart.prod' }, method, response })
+    return response
+  }
+  enter('see instance', 'GET')
+  const guarded = enter('self', 'GET')
+  enter('self', 'POST')
+  enter('see instance', 'GET', { user: 'admin', id: 'admin', by: 'credential', grants: [] })
+  t.equal(open.countOf('bob'), 3)
+  changed()
+  t.same(cut, [])
+  now = { ...now, grants: [] }
+  changed()
+  t.same(cut, ['GET see instance'], 'the role is gone')
+  let isEntered = true
+  open.guard(guarded, () => isEntered)
+  changed()
+  t.equal(cut.length, 1)
+  isEntered = false
+  changed()
+  t.same(cut.slice(1), ['GET self'], 'what it needs beside')
+  now = undefined
+  changed()
+  t.equal(cut.length, 2, 'the answer of whoever ends its own session is not cut')
   t.end()
 })

@@ -139,7 +139,33 @@ t.test('what is watched is what may be seen, and ends when that does', async (t)
   t.equal((await as(token)('GET', '/v1/me')).status, 401)
 })
 
-async function watching(world: World, token: string) {
+t.test('a stream follows the roles of its reader', async (t) => {
+  await using all = await tenants()
+  const { world, admin } = all
+  const grants = [{ role: 'viewer', organisation: 'beta' }]
+  await admin('POST', '/v1/users', { name: 'bob', organisation: 'beta', password: 'correct horse', grants })
+  const body = { user: 'bob', password: 'correct horse' }
+  const { token } = (await send(world, '/v1/login', { method: 'POST', body })).body
+  const stream = await watching(world, token)
+  const logs = await watching(world, token, `/v1/instances/${WEB}.0/logs?follow=true`)
+  await until(() => stream.text.includes('event: synced') && logs.text.includes('line 1'), 'all rows are there')
+  t.notMatch(stream.text, /acme/)
+  const change = (body: object) => admin('PATCH', '/v1/users/bob', body)
+  await change({ add: [{ role: 'viewer', organisation: 'acme' }] })
+  await until(() => stream.text.includes(`"id":"${CART}.0"`), 'what it sees from now on comes')
+  stream.text = ''
+  await change({ remove: [{ role: 'viewer', organisation: 'acme' }] })
+  await until(() => stream.text.includes('event: synced'), 'all of it anew')
+  t.match(stream.text, /event: reset/)
+  t.notMatch(stream.text, /acme/)
+  await change({ remove: grants })
+  await until(() => logs.isOver, 'a log that it may no longer read')
+  t.notOk(stream.isOver)
+  await admin('DELETE', '/v1/users/bob')
+  await until(() => stream.isOver, 'there is no such user')
+})
+
+async function watching(world: World, token: string, path = '/v1/watch') {
   const { request } = await import('node:https')
   const seen = { text: '', isOver: false }
   const { url, ca } = world.credential
@@ -149,7 +175,7 @@ async function watching(world: World, token: string) {
     checkServerIdentity: () => undefined,
     headers: { authorization: `Bearer ${token}` },
   }
-  request(`${url}/v1/watch`, options, (response) => {
+  request(`${url}${path}`, options, (response) => {
     response.setEncoding('utf8')
     response.on('data', (text: string) => (seen.text += text))
     response.on('error', () => undefined)

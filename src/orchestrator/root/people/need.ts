@@ -15,10 +15,13 @@ import type { Permission } from './roles.ts'
 export type Need = `${Permission} ${Named | 'mesh' | 'listed' | 'given'}` | 'self' | 'open'
 type Named = 'app' | 'service' | 'instance' | 'secret' | 'node' | 'relay' | 'cluster' | 'organisation'
 
+/** Whose something is. */
+export type Owners = Pick<People, 'app' | 'cluster'>
+
 export type Params = Readonly<Record<string, string | undefined>>
 
 /** @throws MeshError FORBIDDEN, or that there is no such thing when the caller may not even see it */
-export function checkNeed(need: Need, params: Params, who: Caller, people: People): void {
+export function checkNeed(need: Need, params: Params, who: Caller, people: Owners): void {
   if (need === 'open' || need === 'self') return
   const [permission, of] = need.split(' ') as [Permission, string]
   if (of === 'listed' || of === 'given') return
@@ -50,7 +53,7 @@ const WORDS: Readonly<Record<Permission, string>> = {
   mesh: 'decide about the whole mesh',
 }
 
-function thingOf(of: Named, params: Params, people: People): { thing: Thing; unknown: () => MeshError } {
+function thingOf(of: Named, params: Params, people: Owners): { thing: Thing; unknown: () => MeshError } {
   const name = params['name'] ?? params['id'] ?? ''
   const short = name.slice(0, 400)
   switch (of) {

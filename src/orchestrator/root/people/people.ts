@@ -40,8 +40,11 @@ export class People {
     return this.#revision
   }
 
-  onChanged(act: () => void): void {
-    this.#listeners.add(act)
+  /** Each time, until what it returns is disposed of. */
+  onChanged(act: () => void): Disposable {
+    const listener = () => act() // one of its own for each
+    this.#listeners.add(listener)
+    return { [Symbol.dispose]: () => void this.#listeners.delete(listener) }
   }
 
   // whose is what

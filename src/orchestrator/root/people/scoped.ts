@@ -27,7 +27,7 @@ export function scopedContext(context: ApiContext, view: View): ApiContext {
         view.seesCluster(cluster) ? knownSeen(nodes.lastKnown(cluster), view) : undefined,
     }),
     secrets: overlaid(secrets, {
-      list: () => secrets.list().filter(({ name }) => view.sees(name)),
+      list: () => secrets.list().filter(({ name }) => view.mayWith('secrets', name)),
     }),
     events: overlaid(events, {
       list: (query: EventQuery, most: number) => events.list(seen(query, view), most),

@@ -41,6 +41,11 @@ export class View {
     return this.#mark
   }
 
+  /** Each time when it may be another one. */
+  onChanged(act: () => void): Disposable {
+    return this.#people.onChanged(act)
+  }
+
   may(permission: Permission, thing: Thing): boolean {
     const now = this.#current()
     return now !== undefined && may(now, permission, thing)
@@ -56,6 +61,11 @@ export class View {
     const second = named.indexOf('.', named.indexOf('.') + 1)
     const app = second === -1 ? named : named.slice(0, second)
     return this.#memo(app, () => this.may('see', this.#people.app(app)))
+  }
+
+  /** Of what begins with the name of an app. */
+  mayWith(permission: Permission, named: string): boolean {
+    return this.may(permission, this.#people.app(named))
   }
 
   seesCluster(name: string): boolean {

@@ -43,7 +43,10 @@ export function v1Routes(app: App, context: ApiContext): void {
     const { needs } = request.routeOptions.config
     if (needs === undefined) return
     const params = request.params as Params
-    reply.raw.once('close', openRequests.enter({ caller: callerOf(request), needs, params, response: reply.raw }))
+    reply.raw.once(
+      'close',
+      openRequests.enter({ caller: callerOf(request), needs, params, method: request.method, response: reply.raw }),
+    )
   })
   app.addHook('preHandler', async ({ method }) => {
     if (!isReading(method)) await large.idle() // what changes while a document is applied would meet half of it

@@ -59,6 +59,7 @@ export async function* watch(
   const bell = new Bell()
   using _gone = onAbort(signal, () => bell.ring())
   using _rows = live.onChanged(() => bell.ring())
+  using _view = view.onChanged(() => bell.ring())
   let mark = view.mark
   const epoch = epochFor(live, mark)
   const known = from?.epoch === epoch ? from.rows : undefined
