@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import type { Bench } from './bench.ts'
 import { hold } from './loads/connections.ts'
 import { bulk } from './loads/iperf3.ts'
+import { exchange } from './loads/messages.ts'
 import { wrk } from './loads/wrk.ts'
 import { type Curve, svgOf, textOf } from './plot.ts'
 import { cpuSeconds, rssMib } from './proc.ts'
@@ -19,6 +20,7 @@ export interface GrowthOptions {
 const CONNECTIONS = [1, 4, 16, 64, 256, 1_024, 4_096, 10_000]
 const STREAMS = [1, 4, 16, 64, 128]
 const SERVICES = [10, 100, 1_000, 10_000]
+const MESSAGE_BYTES = [1, 16, 256, 4_096, 65_536, 2 ** 20, 2 ** 24]
 
 type Point = [x: number, figures: Readonly<Record<string, number>>]
 
@@ -33,6 +35,7 @@ interface Axis {
 const AXES: readonly Axis[] = [
   { x: 'connections', at: CONNECTIONS, measure: byConnections },
   { x: 'bulk streams per carrier', at: STREAMS, measure: byStreams },
+  { x: 'bytes of a message', at: MESSAGE_BYTES, measure: byMessageBytes },
   { x: 'services known', at: SERVICES, measure: byServices },
 ]
 
@@ -104,6 +107,24 @@ async function byStreams(bench: Bench, streams: number): Promise<Point> {
   const { gigabits, bytes } = await sending
   const perGib = (cpuOf(pids) - before) / (bytes / 2 ** 30)
   return [streams / Math.max(1, carriers), { 'Gbit per second': gigabits, 'CPU seconds per GiB, both agents': perGib }]
+}
+
+/** One message there and back after the other. */
+async function byMessageBytes(bench: Bench, bytes: number): Promise<Point> {
+  const { mesh, echo } = await bench.ours()
+  const pids = [mesh.pid('a'), mesh.pid('b')]
+  const before = cpuOf(pids)
+  const { messages, seconds } = await exchange(bench.testbed, echo, { bytes, seconds: bench.seconds })
+  const cpu = cpuOf(pids) - before
+  return [
+    bytes,
+    {
+      'messages per second': messages / seconds,
+      'MiB per second, there and back': (2 * messages * bytes) / 2 ** 20 / seconds,
+      'CPU µs per message, both agents': (cpu / messages) * 1e6,
+      'CPU seconds per GiB, both agents': cpu / ((2 * messages * bytes) / 2 ** 30),
+    },
+  ]
 }
 
 /** An agent that knows so many services, each with one instance and asked for once; then requests beside them. */

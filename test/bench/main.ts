@@ -34,7 +34,7 @@ const values = scriptOptions({
     against: { kind: 'text', meaning: 'the folder of another checkout, whose agents are measured in turns with ours' },
     'no-aes': { kind: 'flag', meaning: 'OpenSSL uses no AES instructions; ours, and ours that insists on AES' },
     json: { kind: 'flag', meaning: 'prints one JSON object a line' },
-    growth: { kind: 'flag', meaning: 'measures how cost grows with flows, services and instances instead' },
+    growth: { kind: 'flag', meaning: 'measures how cost grows with flows, streams, messages and services instead' },
     out: { kind: 'text', meaning: 'with --growth: the folder for the drawings' },
     loopback: { kind: 'flag', meaning: 'on loopback, also as root' },
     'busy-anyway': { kind: 'flag', meaning: 'judges figures also when other programs use the machine' },
