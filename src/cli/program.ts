@@ -36,6 +36,7 @@ import { tokenCommand } from './token.ts'
 import { topCommand } from './top.ts'
 import { traceCommand } from './trace.ts'
 import { userCommand } from './user.ts'
+import { upgradeCommand } from './upgrade.ts'
 import { versionCommand } from './version.ts'
 import { withProxyCommand } from './with-proxy.ts'
 import type { Context } from './context.ts'
@@ -127,6 +128,7 @@ const COMMANDS = [
   withProxyCommand,
   labCommand,
   completionCommand,
+  upgradeCommand,
   versionCommand,
 ]
 

@@ -4,6 +4,7 @@ import { dataText } from '../../src/cli/output.ts'
 import { nothingListed } from '../../src/cli/get.ts'
 import { meantService } from '../../src/cli/names.ts'
 import { clearProgress, inAscii, isAsciiOnly, progress } from '../../src/cli/terminal.ts'
+import { INSTALLATIONS, upgradeSteps } from '../../src/cli/upgrade.ts'
 import { watch, type View, type WatchParts } from '../../src/cli/watch.ts'
 import { MeshError } from '../../src/core/errors.ts'
 
@@ -114,4 +115,31 @@ t.test('an empty list says why', async (t) => {
     { filter: 'x\u001b', names, says: 'None of the services has a name that begins with "x\\x1b".' },
   ]
   for (const { filter, names, says } of rows) t.equal(nothingListed('services', filter, names), says)
+})
+
+t.test('what to do for a new version, as this one was installed', async (t) => {
+  const rows = [
+    {
+      installation: 'Debian package',
+      roles: ['root', 'cluster'],
+      are: ['apt install', 'systemctl try-restart hedgerow-root', 'systemctl try-restart hedgerow-cluster'],
+    },
+    { installation: 'Debian package', roles: ['agent'], are: ['apt install', 'hedgerow restart'] },
+    { installation: 'Debian package', roles: ['relay'], are: ['apt install', 'systemctl try-restart hedgerow-relay'] },
+    { installation: 'archive', roles: ['root', 'cluster', 'agent'], are: ['tar -xzf', 'ln -sfn', 'hedgerow restart'] },
+    { installation: 'npm package', roles: ['root'], are: ['npm install', 'end `hedgerow root`'] },
+    { installation: 'clone', roles: [], are: ['git pull', 'npm ci', 'hedgerow restart'] },
+  ] as const
+  for (const { installation, roles, are } of rows) {
+    const steps = upgradeSteps({ version: '1.2.3', installation, roles })
+    const commands = steps.flatMap((step) => step.commands)
+    t.same(
+      [commands[0], ...commands.slice(-2)],
+      ['hedgerow backup FILE', 'hedgerow get nodes -o wide', 'hedgerow check --mesh'],
+    )
+    const between = commands.slice(1, -2)
+    t.equal(between.length, are.length, `${installation}, ${roles.join(' ')}: ${between.join('; ')}`)
+    for (const [at, begin] of are.entries()) t.ok(between[at]?.startsWith(begin), begin)
+  }
+  t.same([...new Set(rows.map(({ installation }) => installation))], INSTALLATIONS)
 })
