@@ -172,7 +172,7 @@ export class InstanceSupervisor {
     if (saved !== undefined && isSettled(saved)) {
       standing.resume(saved.state)
       this.#adoption.resolve()
-      return standing.tell()
+      return standing.sendReport()
     }
     this.#deadline?.set(this.assignment.spec)
     let running = await this.#adopted(saved).finally(() => this.#adoption.resolve())
@@ -204,11 +204,11 @@ export class InstanceSupervisor {
     const isTold = ms >= TOLD_FROM_MS
     if (isTold) {
       this.#standing.waitsUntil(clock.now() + ms)
-      this.#standing.tell()
+      this.#standing.sendReport()
     }
     await clock.sleep(ms, this.#deadline === undefined ? signal : AbortSignal.any([signal, this.#deadline.signal]))
     this.#standing.waitsUntil(undefined)
-    if (isTold && !signal.aborted) this.#standing.tell()
+    if (isTold && !signal.aborted) this.#standing.sendReport()
   }
 
   async #adopted(saved: Saved | undefined): Promise<Running | undefined> {
@@ -222,7 +222,7 @@ export class InstanceSupervisor {
       // it was ready, and counts as ready until a check says otherwise: callers notice nothing
       this.#runs(running)
       this.#standing.resume('running')
-      this.#standing.tell()
+      this.#standing.sendReport()
     } else this.#standing.become('starting', 'adopted after a restart of the agent')
     if (running === undefined) this.#standing.saveRun({ trace: undefined })
     else {

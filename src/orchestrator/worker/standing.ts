@@ -92,14 +92,14 @@ export class Standing {
       this.save()
       this.#parts.log.info('instance changed', { instance: this.#assignment.instance, state, reason: detail })
     }
-    this.tell()
+    this.sendReport()
   }
 
   /** A job may end before the first check. One record is written of both states: a crash in between must not run it again. */
   becomeDone(detail: string): void {
     if (this.#state === 'starting') {
       this.#state = 'running'
-      this.tell()
+      this.sendReport()
     }
     this.become('stopped', detail)
   }
@@ -110,7 +110,7 @@ export class Standing {
     if (this.#assignment.spec.oneShot) this.save()
     const isAgain = this.#state === 'starting' && this.#detail === detail // nothing but the number is new
     this.become('starting', detail)
-    if (isAgain) this.tell()
+    if (isAgain) this.sendReport()
   }
 
   /** When it will be started again; `undefined`: it need not wait any more. */
@@ -140,7 +140,7 @@ export class Standing {
     this.#parts.save(this.saved())
   }
 
-  tell(): void {
+  sendReport(): void {
     this.#parts.report(this.report())
   }
 
