@@ -252,7 +252,7 @@ export class Link<Out extends LinkProtocol, In extends LinkProtocol> {
   }
 
   /** A peer at rest hears from us when we hear from it. */
-  #hear(next: number | undefined): void {
+  #takeBeat(next: number | undefined): void {
     this.#pace.heard(next)
     const now = this.#receivedAt
     if (this.#pace.isAnswering && now - this.#beatAt >= CHECK_MS) this.#sendBeat(now, this.#pace.nextMs())
@@ -289,7 +289,7 @@ export class Link<Out extends LinkProtocol, In extends LinkProtocol> {
     if (this.#onNextMessage.size > 0) for (const arrived of this.#onNextMessage) arrived()
     const message = readJson(text)
     if (!isFrame(message)) return this.#fault('not a message of the control protocol')
-    if ('beat' in message) return this.#hear(message.next)
+    if ('beat' in message) return this.#takeBeat(message.next)
     if ('answer' in message) return this.#takeResponse(message.answer, message)
     if ('ask' in message) return this.#takeRequest(message.ask, message.type, message.body)
     if ('tell' in message) return this.#takeNotification(message.tell, message.body)
