@@ -85,7 +85,7 @@ t.test('help, and a version', async (t) => {
   t.match(alone, { code: 0, stdout: /Usage: hedgerow/ })
   const commands = [...alone.stdout.matchAll(/^ {2}([a-z][a-z-]*) /gm)].map(([, name = '']) => name)
   const known =
-    'up root cluster relay agent restart token secret ca apply get scale history rollback migrate cordon uncordon drain delete resolve trace peers flows logs events explain status top dashboard check netcheck backup restore bug-report exec with-proxy lab completion upgrade version help'
+    'up root cluster relay agent restart token secret ca login logout whoami user api-token org audit apply get scale history rollback migrate cordon uncordon drain delete resolve trace peers flows gateway logs events explain status top dashboard check netcheck backup restore bug-report exec with-proxy lab completion upgrade version help'
   t.same(commands, known.split(' '))
   for (const asked of ['--version', 'version'])
     t.match(await machines.run('none', asked), { code: 0, stdout: /^\d+\.\d+\.\d+\n$/ }, asked)

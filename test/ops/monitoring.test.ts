@@ -146,6 +146,55 @@ t.test('every metric that rules and boards name exists, at a role that can have 
   }
 })
 
+/** What Grafana knows (its documentation of the dashboard JSON model, panels and units), of what boards of ours use. Grafana itself cannot be had here. */
+const KNOWN = {
+  panel: 'id type title description datasource targets fieldConfig options gridPos transformations',
+  type: 'stat timeseries table',
+  target: 'refId datasource expr legendFormat format instant',
+  unit: 'none short ops Bps pps s h bytes percentunit',
+  variable: 'datasource query',
+}
+
+t.test('boards have the fields that Grafana reads, and nothing that it would pass over', async (t) => {
+  const unknown = (words: string, found: readonly string[]) => found.filter((word) => !words.split(' ').includes(word))
+  for (const board of boards) {
+    const { title, panels, templating } = board
+    t.equal((board as unknown as { schemaVersion: number }).schemaVersion, 39, `${title}: as of Grafana 10.4`)
+    t.same(
+      unknown(
+        KNOWN.variable,
+        templating.list.map((one) => (one as unknown as { type: string }).type),
+      ),
+      [],
+      title,
+    )
+    const variables = [...templating.list.map(({ name }) => name), '__rate_interval', '__all']
+    const named = [...JSON.stringify(board).matchAll(/\$\{?(\w+)\}?/g)].map(([, name = '']) => name)
+    t.same(
+      named.filter((name) => !variables.includes(name)),
+      [],
+      `${title}: every variable is there`,
+    )
+    const ids = panels.map((panel) => (panel as unknown as { id: number }).id)
+    t.equal(new Set(ids).size, panels.length, `${title}: each panel has an id of its own`)
+    for (const panel of panels) {
+      const { type, fieldConfig } = panel as unknown as { type: string; fieldConfig: { defaults: { unit?: string } } }
+      const { unit } = fieldConfig.defaults
+      t.same(unknown(KNOWN.panel, Object.keys(panel)), [], panel.title)
+      t.same(unknown(KNOWN.type, [type]), [], panel.title)
+      t.same(unknown(KNOWN.unit, unit === undefined ? [] : [unit]), [], panel.title)
+      t.same(
+        unknown(
+          KNOWN.target,
+          panel.targets.flatMap((target) => Object.keys(target)),
+        ),
+        [],
+        panel.title,
+      )
+    }
+  }
+})
+
 t.test('the queries of the boards can be read, and no panel covers another', { skip }, async (t) => {
   t.same(
     boards.map(({ uid }) => uid).toSorted(),
