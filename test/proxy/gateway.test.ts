@@ -16,6 +16,10 @@ import { Gateway } from '../../proxy/gateway/gateway.ts'
 import { readRequestHost } from '../../proxy/gateway/request-host.ts'
 import { type GatewayPort, routeTo } from '../../proxy/gateway/rules.ts'
 import type { ProxyParts } from '../../proxy/intercept/proxy-listener.ts'
+import { defaults } from '../../src/config/defaults.ts'
+import { parseConfig } from '../../src/config/file.ts'
+import { gatewayPorts } from '../../src/config/gateway.ts'
+import { resolveConfig } from '../../src/config/resolve.ts'
 import { encodeProxyHeader } from '../../src/core/kit/proxy-header.ts'
 import { freePort, hasTool } from '../../src/lab/system-tools.ts'
 import { ManualClock } from '../support/manual-clock.ts'
@@ -393,4 +397,43 @@ t.test('datagrams of a client keep to one flow', async (t) => {
   ended[0]?.()
   t.equal(gateway.size, 0)
   for (const socket of [one, two]) socket.close()
+})
+
+t.test('the ports of the configuration and of flags, and what is wrong with them', (t) => {
+  const web = 'shop.acme.web.prod.any.rr.local:80'
+  const ports = gatewayPorts([
+    `tls://0.0.0.0:443/a.test=${web}`,
+    `tls://0.0.0.0:443/b.test=${web}`,
+    `tcp://[::]:22=${web}`,
+  ])
+  t.same(ports, [
+    { listen: '0.0.0.0:443', protocol: 'tls', hosts: { 'a.test': web, 'b.test': web } },
+    { listen: '[::]:22', protocol: 'tcp', hosts: {}, to: web },
+  ])
+  t.throws(() => gatewayPorts(['0.0.0.0:80']), { code: 'USAGE' })
+  const faults = (...listed: object[]) => {
+    try {
+      resolveConfig(defaults('x'), parseConfig(JSON.stringify({ agent: { gateway: { ports: listed } } }), 'x'))
+      return ''
+    } catch (error) {
+      return JSON.stringify((error as { details: object }).details)
+    }
+  }
+  t.equal(faults(...ports), '')
+  const listen = '0.0.0.0:80'
+  const rows: [fault: RegExp, ...ports: object[]][] = [
+    [/needs `hosts`, or `to` for every host name/, { listen, protocol: 'http' }],
+    [/needs `to`, a semantic name and a port/, { listen }],
+    [/`hosts` needs the protocol/, { listen, to: web, hosts: { 'a.test': web } }],
+    [/ports\.1\.listen: agent\.gateway\.ports\.0 has 0\.0\.0\.0:80 as well/, { listen, to: web }, { listen, to: web }],
+    [/closet: no such policy; did you mean closest\?/, { listen, to: web.replace('rr', 'closet') }],
+    [/not a name of the mesh; those end in \.local/, { listen, to: 'www.example.com:80' }],
+    [/must be an address and a port, for example/, { listen: 'localhost:80', to: web }],
+    [/up to 65535/, { listen: '0.0.0.0:99999', to: web }],
+    [/`certificates` needs the protocol `tls`/, { listen, to: web, certificates: [{ certificate: '/c', key: '/k' }] }],
+    [/`proxyProtocol` is for TCP/, { listen, protocol: 'udp', to: web, proxyProtocol: true }],
+    [/unknown key/, { listen, to: web, hots: {} }],
+  ]
+  for (const [fault, ...listed] of rows) t.match(faults(...listed), fault, String(fault))
+  t.end()
 })
