@@ -9,7 +9,7 @@ import { say } from './terminal.ts'
 export const INSTALLATIONS = ['Debian package', 'archive', 'npm package', 'clone'] as const
 type Installation = (typeof INSTALLATIONS)[number]
 
-interface Here {
+interface UpgradeFacts {
   version: string
   installation: Installation
   /** What runs with this state directory. */
@@ -58,7 +58,7 @@ const INSTALL: Readonly<Record<Installation, readonly string[]>> = {
 }
 
 /** In this order nothing fails meanwhile: docs/operations.md says what each restart interrupts. */
-export function upgradeSteps({ installation, roles }: Here): Step[] {
+export function upgradeSteps({ installation, roles }: UpgradeFacts): Step[] {
   // `hedgerow restart` hands over an agent, and a mesh of one machine, which has all three in one process and no units
   const isByHand = installation === 'clone' || installation === 'npm package' || installation === 'archive'
   const restarts = ['root', 'cluster', 'relay', 'agent'].flatMap((role) => {
