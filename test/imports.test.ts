@@ -45,8 +45,8 @@ const ROOMS: readonly Room[] = [
   ['src/netcheck', [...FLOOR, 'src/client/reports.ts', 'proxy/paths/nat/nat-behavior.ts']],
   ['src/lab', ['src/core/kit', 'src/core/errors.ts']],
   // What runs in a browser knows nothing that needs Node; its model knows nothing of a browser either.
-  ['src/page', ['src/client/event-stream.ts']],
-  ['src/page/model', []],
+  ['src/page', ['src/client/event-stream.ts', 'src/client/api-types.ts']],
+  ['src/page/model', ['src/client/api-types.ts']],
   ['resolver', DATA_SIDE],
   ['proxy', [...DATA_SIDE, 'proxy']],
   // What it hands on, and what decides whether it must know who calls.

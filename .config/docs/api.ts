@@ -41,13 +41,20 @@ curl cannot check that, so \`-k\` is for the machine of the root only. The clien
 - **A change is for what was read**: \`GET /v1/services/NAME\` has an \`etag\` of the document of the service; with \`If-Match\` a change of it is refused (412)
   when somebody else was faster.
 - **A request is made once** that has an \`Idempotency-Key\`: asked again with the same key within a day, also after a restart, the root gives the answer
-  of the first time. The last 1,000 are kept; what was refused may be tried again.
+  of the first time. The last 1,000 are kept; what was refused may be tried again. Secrets, join tokens and commands in instances take no key, since nothing of
+  them is kept.
+- **\`GET /v1/events/stream\`** follows what happens to one thing, or to all: \`name\`, \`since\` and \`after\` in the query, each event with its number as \`id\`,
+  by which a stream goes on (\`Last-Event-ID\`); \`event: missing\` says that some were forgotten.
+- **A command in an instance** is three requests: \`POST /v1/instances/NAME/exec\` begins it and answers with its number, \`GET /v1/exec/NUMBER\` has what it prints
+  as frames (a byte for where to, the length in 32 bits, the bytes; the last one is its exit code), \`POST /v1/exec/NUMBER/input\` brings what it reads.
+- **Connections** may be kept: the root closes one after 15 s without a request. (Node keeps none whose request has a \`checkServerIdentity\` of its own; give that to
+  the \`Agent\`, as the client of the package does.)
 - **Rates**: 200 requests a second for each token, 400 at once; then 429 with \`Retry-After\`.
 - Every answer has \`x-request-id\`; the log line \`API request\` has it as \`requestId\` (changes at level info, questions at debug).
 - **Times** are milliseconds since 1970.
 
-The paths of earlier versions, under \`/api/v1\`, answer the administrator as before, and nobody else, with a \`Deprecation\` header, and go in the next version. Secrets, join tokens, the authority and
-\`exec\` are there only, and stay until they are here.
+The paths of earlier versions, under \`/api/v1\`, are deprecated: they answer the administrator as before, and nobody else, with a \`Deprecation\` header, and go in
+the next version. Commands of this version ask \`/v1\`, so they need a root of this version or a newer one; commands of earlier versions work with this root.
 `
 
 function calls(): string {

@@ -6,12 +6,7 @@ import { rootClient, type Context } from './context.ts'
 import { lineOf, isData, printData, printTable } from './output.ts'
 import { progress, note } from './terminal.ts'
 import { linesOf, unplaceableOf } from './placement.ts'
-import { gapLines, type Preview, printPreview } from './preview.ts'
-
-interface Applied {
-  services: Array<{ id: string; change: string; gap?: string }>
-  warnings: Array<{ path: string; problem: string; remedy?: string }>
-}
+import { gapLines, printPreview } from './preview.ts'
 
 export function applyCommand(program: Command, context: () => Context): void {
   program
@@ -26,16 +21,12 @@ export function applyCommand(program: Command, context: () => Context): void {
       const text = readSlaText(read(file), file === '-' ? 'standard input' : file)
       const document = app === undefined ? text : withApp(text, app)
       const root = rootClient(context())
-      const post = <T>(query: Record<string, string>) =>
+      const post = (query: { dryRun?: boolean }) =>
         root
-          .call<T>(
-            'POST',
-            `/apps?${new URLSearchParams({ ...(prune ? { prune: 'true' } : {}), ...query }).toString()}`,
-            document,
-          )
+          .ask('POST', '/v1/apps', { query: { ...(prune ? { prune } : {}), ...query }, body: document })
           .catch((error: unknown) => Promise.reject(withHint(error, document)))
-      if (dryRun) return printPreview(await post<Preview>({ dryRun: 'true' }), context())
-      const applied = await post<Applied>({})
+      if (dryRun) return printPreview(await post({ dryRun: true }), context())
+      const applied = await post({})
       const changed = applied.services.filter(({ change }) => change !== 'unchanged' && change !== 'removed')
       if (!isData(context())) progress('It is being placed …')
       const unplaceable = await unplaceableOf(

@@ -1,6 +1,6 @@
 import type { Command } from 'commander'
 import { rootClient, type Context } from './context.ts'
-import { nodeNamed } from './names.ts'
+import { nodeNamed, nodePath } from './names.ts'
 import { isData, printData } from './output.ts'
 import { say } from './terminal.ts'
 
@@ -26,7 +26,7 @@ export function cordonCommands(program: Command, context: () => Context): void {
 async function change(given: string, verb: 'cordon' | 'uncordon', body: object, context: Context): Promise<void> {
   const root = rootClient(context)
   const node = await nodeNamed(root, given)
-  const { changed } = await root.call<{ changed: boolean }>('POST', `/nodes/${node}/${verb}`, body)
+  const { changed } = await root.ask('POST', `/v1/nodes/{cluster}/{node}/${verb}`, { path: nodePath(node), body })
   if (isData(context)) return printData({ node, cordoned: verb === 'cordon', changed }, context)
   const isNow = verb === 'cordon' ? 'cordoned' : 'open for new instances'
   say(`${node} ${changed ? 'is' : 'was already'} ${isNow}`)

@@ -1,8 +1,9 @@
 import type { Command } from 'commander'
+import type { RootClient } from '../client/root-client.ts'
 import { MeshError } from '../core/errors.ts'
 import { rootClient, type Context } from './context.ts'
 import { kindOf } from './kinds.ts'
-import { withMeaning } from './names.ts'
+import { nodePath, withMeaning } from './names.ts'
 import { isData, printData } from './output.ts'
 import { say } from './terminal.ts'
 
@@ -24,12 +25,30 @@ export function deleteCommand(program: Command, context: () => Context): void {
           node: name,
           remedy: `Expected cluster/${kind} (see \`hedgerow get ${kind}s\`).`,
         })
-      const path = isEnrolled ? name : encodeURIComponent(name)
       const root = rootClient(context())
-      const deleted = await root
-        .call('DELETE', `/${kind}s/${path}`)
-        .catch(async (error: unknown) => Promise.reject(await withMeaning(error, name, root)))
+      const deleted = await deletedBy(root, kind, name).catch(async (error: unknown) =>
+        Promise.reject(await withMeaning(error, name, root)),
+      )
       if (isData(context())) await printData(deleted, context())
       else say(`${kind} ${name} deleted`)
     })
+}
+
+function deletedBy(root: RootClient, kind: (typeof KINDS)[number], name: string): Promise<{ deleted: string[] }> {
+  switch (kind) {
+    case 'app':
+      return root.ask('DELETE', '/v1/apps/{name}', { path: { name } })
+    case 'service':
+      return root.ask('DELETE', '/v1/services/{name}', { path: { name } })
+    case 'cluster':
+      return root.ask('DELETE', '/v1/clusters/{name}', { path: { name } })
+    case 'node':
+      return root.ask('DELETE', '/v1/nodes/{cluster}/{node}', { path: nodePath(name) })
+    case 'relay': {
+      const { cluster, node: relay } = nodePath(name)
+      return root.ask('DELETE', '/v1/relays/{cluster}/{relay}', { path: { cluster, relay } })
+    }
+    default:
+      throw kind satisfies never
+  }
 }

@@ -4,7 +4,7 @@ import type { RootClient } from '../client/root-client.ts'
 import { MeshError } from '../core/errors.ts'
 import { rootClient, type Context } from './context.ts'
 import { secondsOf } from './duration.ts'
-import { nodeNamed } from './names.ts'
+import { nodeNamed, nodePath } from './names.ts'
 import { isData, printData } from './output.ts'
 import { progress, say, note } from './terminal.ts'
 
@@ -37,7 +37,7 @@ export function drainCommand(program: Command, context: () => Context): void {
       const root = rootClient(context())
       const node = await nodeNamed(root, given)
       const body = { ...(force === true ? { force } : {}), ...(reason === undefined ? {} : { reason }) }
-      const begun = await root.call<DrainStatus>('POST', `/nodes/${node}/drain`, body)
+      const begun = await root.ask('POST', '/v1/nodes/{cluster}/{node}/drain', { path: nodePath(node), body })
       const moved = await watch(root, { node, begun, limitMs, isQuiet: isData(context()) })
       if (isData(context())) return printData({ node, moved }, context())
       say(`${node} is drained: ${moved.length} moved`)
@@ -64,7 +64,7 @@ async function watch(root: RootClient, { node, begun, limitMs, isQuiet }: Watche
   const moved = () => [...all].filter((instance) => !status.left.some((each) => each.instance === instance))
   print(`${node} is cordoned: ${all.size} to move`)
   for (const endAt = performance.now() + limitMs; ; await sleep(POLL_MS)) {
-    status = await root.call<DrainStatus>('GET', `/nodes/${node}/drain`)
+    status = await root.ask('GET', '/v1/nodes/{cluster}/{node}/drain', { path: nodePath(node) })
     if (!status.isDraining) throw new MeshError('DRAIN_INCOMPLETE', { node, reason: 'somebody has uncordoned it' })
     for (const { instance, state, to, why } of status.left) {
       all.add(instance)

@@ -7,6 +7,7 @@ import { printable } from '../core/kit/printable.ts'
 import { nearest } from '../core/kit/suggest.ts'
 import { rootClient, type Context } from './context.ts'
 import { secondsOf } from './duration.ts'
+import { namesOf } from './names.ts'
 import { type Cell, dataText, isData, printData, printTable } from './output.ts'
 import { say, note } from './terminal.ts'
 
@@ -48,10 +49,10 @@ export function eventsCommand(program: Command, context: () => Context): void {
         })
       const query = {
         ...(name === undefined ? {} : { name }),
-        ...(since === undefined ? {} : { since: String(Date.now() - 1_000 * secondsOf(since, '--since')) }),
+        ...(since === undefined ? {} : { since: Date.now() - 1_000 * secondsOf(since, '--since') }),
       }
       const root = rootClient(context())
-      const events = await root.call<Event[]>('GET', `/events?${search({ ...query, limit })}`)
+      const events = (await root.all('/v1/events', { query }, { most: Number(limit) })).toReversed()
       if (events.length === 0 && name !== undefined) await checkName(root, name)
       if (follow === true) return followEvents(root, { query, events, context: context() })
       if (isData(context())) return printData(events, context())
@@ -79,7 +80,7 @@ function lineOf(event: Event): string {
 }
 
 interface Following {
-  query: Record<string, string>
+  query: { name?: string; since?: number }
   /** What is there already. */
   events: readonly Event[]
   context: Context
@@ -99,7 +100,7 @@ async function followEvents(root: RootClient, { query, events, context }: Follow
   let after = events.at(-1)?.number ?? 0
   for (let isAway = false; !interrupted.signal.aborted; ) {
     try {
-      const text = root.lines(`/events/stream?${search({ ...query, after: String(after) })}`, interrupted.signal)
+      const text = root.text('/v1/events/stream', { query: { ...query, after } }, interrupted.signal)
       for await (const { event, data } of messagesIn(text)) {
         isAway = false
         if (event === 'missing') note('Some events before this one have been forgotten.')
@@ -118,15 +119,10 @@ async function followEvents(root: RootClient, { query, events, context }: Follow
   }
 }
 
-function search(query: Record<string, string>): string {
-  return new URLSearchParams(query).toString()
-}
-
 /** Nothing has happened to it, as far as is remembered: or there is no such thing. @throws MeshError SERVICE_UNKNOWN */
 async function checkName(root: RootClient, given: string): Promise<void> {
-  const kinds = ['apps', 'services', 'instances', 'nodes', 'clusters']
-  const rows = await Promise.all(kinds.map((kind) => root.call<{ id?: string; name?: string }[]>('GET', `/${kind}`)))
-  const names = rows.flat().map(({ id, name }) => id ?? name ?? '')
+  const kinds = ['apps', 'services', 'instances', 'nodes', 'clusters'] as const
+  const names = (await Promise.all(kinds.map((kind) => namesOf(root, kind)))).flat()
   const isKnown = names.some((name) => name === given.toLowerCase() || name.startsWith(`${given.toLowerCase()}.`))
   if (isKnown) return
   const near = nearest(given, names)

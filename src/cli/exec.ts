@@ -53,7 +53,9 @@ async function runInside(root: RootClient, given: string, cmd: readonly string[]
   const number = await begun(root, given, cmd)
   void bringInput(root, number, ending.signal)
   try {
-    for await (const { kind, bytes } of execFrames(root.bytes(`/exec/${number}`, ending.signal))) {
+    for await (const { kind, bytes } of execFrames(
+      root.bytes('/v1/exec/{exec}', { path: { exec: number } }, ending.signal),
+    )) {
       if (kind === 'exit') return Number(bytes.toString())
       await written(kind === 'stdout' ? process.stdout : process.stderr, bytes)
     }
@@ -69,8 +71,8 @@ async function runInside(root: RootClient, given: string, cmd: readonly string[]
 
 /** By its full name at once; only a name that the root does not know is looked up. */
 async function begun(root: RootClient, given: string, cmd: readonly string[]): Promise<string> {
-  const begin = async (instance: string) =>
-    (await root.call<{ exec: string }>('POST', `/instances/${encodeURIComponent(instance)}/exec`, { cmd })).exec
+  const begin = async (name: string) =>
+    (await root.ask('POST', '/v1/instances/{name}/exec', { path: { name }, body: { cmd: [...cmd] } })).exec
   try {
     return await begin(given)
   } catch (error) {
@@ -81,12 +83,14 @@ async function begun(root: RootClient, given: string, cmd: readonly string[]): P
 
 /** Each part is answered when the command has taken it, so that no more is read than it can use. */
 async function bringInput(root: RootClient, number: string, signal: AbortSignal): Promise<void> {
+  const bring = (body: Buffer, query: { last?: boolean } = {}) =>
+    root.ask('POST', '/v1/exec/{exec}/input', { path: { exec: number }, query, body }, signal)
   try {
     for await (const chunk of process.stdin) {
       if (signal.aborted) return
-      await root.upload(`/exec/${number}/input`, chunk as Buffer, signal)
+      await bring(chunk as Buffer)
     }
-    await root.upload(`/exec/${number}/input?last=true`, Buffer.alloc(0), signal)
+    await bring(Buffer.alloc(0), { last: true })
   } catch {
     // the command has ended, or reads no more
   }

@@ -1,6 +1,7 @@
 import type { Command } from 'commander'
 import { isMeshError, MeshError } from '../core/errors.ts'
 import { printable } from '../core/kit/printable.ts'
+import type { components } from '../client/api-types.ts'
 import type { RootClient } from '../client/root-client.ts'
 import { rootClient, type Context } from './context.ts'
 import { serviceNamed } from './names.ts'
@@ -11,28 +12,8 @@ interface ExplainOptions {
   anew?: boolean
 }
 
-/** As the API writes it (src/orchestrator/root/explain.ts). */
-interface Tier {
-  strategy: string
-  filters: string[]
-  terms: string[]
-  candidates: number
-  fit: number
-  judged: { id: string; refusals: Record<string, string>; score?: number[] }[]
-  chosen?: string
-  why?: string
-  at?: number
-}
-
-interface Explanation {
-  service: string
-  instance?: string
-  state?: string
-  node?: string
-  detail?: string
-  root: Tier
-  clusters: ({ cluster: string } & { nodes?: Tier; unknown?: string })[]
-}
+type Explanation = components['schemas']['Explanation']
+type Tier = components['schemas']['TierExplanation']
 
 export function explainCommand(program: Command, context: () => Context): void {
   program
@@ -50,16 +31,20 @@ export function explainCommand(program: Command, context: () => Context): void {
           given: limit,
           remedy: 'Expected a whole number from 1 to 1000.',
         })
-      const query = new URLSearchParams({ most: limit, ...(anew === true ? { anew: 'true' } : {}) }).toString()
+      const query = { most: Number(limit), ...(anew === true ? { anew } : {}) }
       const found = await explanationOf(rootClient(context()), given, query)
       if (isData(context())) await printData(found, context())
       else process.stdout.write(textOf(found))
     })
 }
 
-async function explanationOf(root: RootClient, given: string, query: string): Promise<Explanation> {
+async function explanationOf(
+  root: RootClient,
+  given: string,
+  query: { most: number; anew?: boolean },
+): Promise<Explanation> {
   const ask = (kind: 'instances' | 'services', name: string) =>
-    root.call<Explanation>('GET', `/${kind}/${encodeURIComponent(name)}/explain?${query}`)
+    root.ask('GET', `/v1/${kind}/{name}/explain`, { path: { name }, query })
   try {
     return await ask(/\.\d+$/.test(given) ? 'instances' : 'services', given)
   } catch (error) {

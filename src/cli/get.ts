@@ -1,8 +1,10 @@
 import type { Command } from 'commander'
+import type { RootClient } from '../client/root-client.ts'
 import { printable } from '../core/kit/printable.ts'
 import { nearest } from '../core/kit/suggest.ts'
 import { agent, rootClient, type Context } from './context.ts'
 import { kindOf } from './kinds.ts'
+import type { ListedKind } from './names.ts'
 import { type Cell, tableText } from './output.ts'
 import { showOrWatch, type View, WATCH } from './watch.ts'
 
@@ -11,7 +13,7 @@ type Row = Record<string, unknown>
 type Column = readonly [head: string, cell: (row: Row) => unknown]
 
 /** For each kind the columns of the table, and the field of the API's objects that fills them. */
-const KINDS: Record<string, readonly Column[]> = {
+const KINDS: Record<ListedKind, readonly Column[]> = {
   apps: [
     ['app', (row) => row['id']],
     ['services', (row) => row['services']],
@@ -83,7 +85,7 @@ const KINDS: Record<string, readonly Column[]> = {
 }
 
 /** With `-o wide` these as well. */
-const WIDE: Record<string, readonly Column[]> = {
+const WIDE: typeof KINDS = {
   apps: [['customer', (row) => row['customer']]],
   services: [
     ['strategy', (row) => row['strategy']],
@@ -229,22 +231,28 @@ export function getCommand(program: Command, context: () => Context): void {
     .argument('[filter]', 'only those whose name begins with this')
     .option(...WATCH)
     .action((given: string, filter: string | undefined, { watch }: { watch?: boolean }) => {
-      const kind = kindOf(given, Object.keys(KINDS))
+      const kind = kindOf(given, Object.keys(KINDS) as ListedKind[])
       return showOrWatch(() => listOf(kind, filter, context()), context(), watch)
     })
 }
 
-async function listOf(kind: string, filter: string | undefined, context: Context): Promise<View> {
-  const columns = [...(KINDS[kind] ?? []), ...(context.format === 'wide' ? (WIDE[kind] ?? []) : [])]
-  const path = kind === 'instances' ? '/instances?usage=true' : `/${kind}`
-  const listed = rootClient(context).call<Row[]>('GET', path)
-  const all = kind === 'relays' ? await measured(listed, context) : await listed
-  const rows = filter === undefined ? all : all.filter((row) => nameOf(row).startsWith(filter))
+async function listOf(kind: ListedKind, filter: string | undefined, context: Context): Promise<View> {
+  const columns = [...KINDS[kind], ...(context.format === 'wide' ? WIDE[kind] : [])]
+  const root = rootClient(context)
+  const listed = rowsOf(root, kind, filter)
+  const rows = kind === 'relays' ? await measured(listed, context) : await listed
   const text = tableText(
     columns.map(([head]) => head),
     rows.map((row) => columns.map(([, cell]) => cell(row) as Cell)),
   )
-  return { value: rows, text, ...(rows.length > 0 ? {} : { note: nothingListed(kind, filter, all.map(nameOf)) }) }
+  if (rows.length > 0) return { value: rows, text }
+  const all = filter === undefined ? rows : await rowsOf(root, kind)
+  return { value: rows, text, note: nothingListed(kind, filter, all.map(nameOf)) }
+}
+
+function rowsOf(root: RootClient, kind: ListedKind, filter = ''): Promise<Row[]> {
+  const query = { ...(filter === '' ? {} : { name: filter }), ...(kind === 'instances' ? { usage: true } : {}) }
+  return root.all(`/v1/${kind}`, { query })
 }
 
 function nameOf(row: Row): string {

@@ -32,11 +32,11 @@ export function logsCommand(program: Command, context: () => Context): void {
       const interrupted = new AbortController()
       process.once('SIGINT', () => interrupted.abort())
       process.stdout.once('error', () => interrupted.abort()) // the reader of our output has gone
-      const query = new URLSearchParams({
-        tail,
-        ...(follow ? { follow: 'true' } : {}),
-        ...(since === undefined ? {} : { since: String(Date.now() - 1_000 * secondsOf(since, '--since')) }),
-      }).toString()
+      const query = {
+        tail: Number(tail),
+        ...(follow ? { follow: true } : {}),
+        ...(since === undefined ? {} : { since: Date.now() - 1_000 * secondsOf(since, '--since') }),
+      }
       try {
         await printLogs(rootClient(context()), given, {
           query,
@@ -50,7 +50,7 @@ export function logsCommand(program: Command, context: () => Context): void {
 }
 
 interface Printing {
-  query: string
+  query: { tail: number; follow?: boolean; since?: number }
   signal: AbortSignal
   isJson: boolean
 }
@@ -58,7 +58,7 @@ interface Printing {
 /** By its full name at once; only a name that the root does not know is looked up. */
 async function printLogs(root: RootClient, given: string, { query, signal, isJson }: Printing): Promise<void> {
   const print = async (instance: string) => {
-    const text = root.lines(`/instances/${encodeURIComponent(instance)}/logs?${query}`, signal)
+    const text = root.text('/v1/instances/{name}/logs', { path: { name: instance }, query }, signal)
     if (isJson) await printLines(instance, text)
     else if (process.stdout.isTTY) await printToTerminal(text)
     else for await (const some of text) process.stdout.write(some)

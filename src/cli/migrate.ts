@@ -1,33 +1,15 @@
 import type { Command } from 'commander'
 import { setTimeout as sleep } from 'node:timers/promises'
+import type { components } from '../client/api-types.ts'
 import type { RootClient } from '../client/root-client.ts'
 import { MeshError } from '../core/errors.ts'
 import { rootClient, type Context } from './context.ts'
 import { secondsOf } from './duration.ts'
-import { instanceNamed, nodeNamed } from './names.ts'
+import { instanceNamed, instanceStill, nodeNamed } from './names.ts'
 import { isData, printData } from './output.ts'
 import { progress, say, note } from './terminal.ts'
 
-interface Migrated {
-  instance: string
-  from?: string
-  /** Absent where another cluster has accepted it and has not told the node yet. */
-  node?: string
-  epoch: number
-  /** Why it is stopped first, and nothing answers until it has started there. */
-  gap?: string
-  /** What does not move with it. */
-  keeps?: string
-}
-
-interface Row {
-  id: string
-  state: string
-  node?: string
-  epoch?: number
-  detail?: string
-  successor?: { state: string; detail?: string }
-}
+type Moved = components['schemas']['Moved']
 
 const POLL_MS = 100
 
@@ -48,8 +30,7 @@ export function migrateCommand(program: Command, context: () => Context): void {
       const root = rootClient(context())
       const instance = await instanceNamed(root, given)
       const target = to === undefined ? {} : { to: await nodeNamed(root, to) }
-      const path = `/instances/${encodeURIComponent(instance)}/migrate`
-      const begun = await root.call<Migrated>('POST', path, target)
+      const begun = await root.ask('POST', '/v1/instances/{name}/migrate', { path: { name: instance }, body: target })
       if (!isData(context())) {
         const how = begun.gap === undefined ? 'starts' : 'ends where it is, and then starts'
         note(`${instance} ${how} on ${placeOf(begun)}`)
@@ -62,20 +43,18 @@ export function migrateCommand(program: Command, context: () => Context): void {
     })
 }
 
-function placeOf({ node = 'a node of another cluster' }: Migrated): string {
+function placeOf({ node = 'a node of another cluster' }: Moved): string {
   return node
 }
 
 /** Where it is then. @throws MeshError UNPLACEABLE when it has stayed where it was, REQUEST_TIMEOUT */
-async function arrived(root: RootClient, begun: Migrated, limitMs: number): Promise<string> {
+async function arrived(root: RootClient, begun: Moved, limitMs: number): Promise<string> {
   const { instance, from, node, epoch, gap } = begun
   const place = placeOf(begun)
   let last: string | undefined
   for (const endAt = performance.now() + limitMs; performance.now() < endAt; await sleep(POLL_MS)) {
-    const rows = await root.call<Row[]>('GET', '/instances')
-    const row = rows.find(({ id }) => id === instance)
+    const row = await instanceStill(root, instance)
     progress(`${instance} is not ready on ${place} yet …`)
-    if (row === undefined) throw new MeshError('INSTANCE_UNKNOWN', { instance, reason: 'it was removed meanwhile' })
     const isThere = node === undefined ? row.node !== from : row.node === node && (row.epoch ?? 0) >= epoch
     // that node, or one that had room then
     if (gap !== undefined && row.state === 'running' && row.node !== undefined && row.node !== from) return row.node

@@ -4,20 +4,25 @@ import { nearest } from '../core/kit/suggest.ts'
 import { rootClient, type Context } from './context.ts'
 import { hasCredential } from './roles-here.ts'
 
-interface Named {
-  id: string
-}
+/** Longer names there are not. */
+const MOST_CHARS = 400
+
+/** What the root lists by names. */
+export type ListedKind = 'apps' | 'services' | 'instances' | 'runs' | 'nodes' | 'relays' | 'clusters'
 
 /**
  * The full name of a service. `shop.acme.cart` stands for `shop.acme.cart.prod` where the app has one service of that name.
  * @throws MeshError SERVICE_UNKNOWN with the name that was probably meant
  */
 export async function serviceNamed(root: RootClient, given: string): Promise<string> {
-  const ids = await idsOf(root, 'services')
-  if (ids.includes(given)) return given
-  const longer = ids.filter((id) => id.startsWith(`${given}.`))
+  const begun = await namesOf(root, 'services', given)
+  if (begun.includes(given)) return given
+  const longer = begun.filter((id) => id.startsWith(`${given}.`))
   if (longer.length === 1 && given.split('.').length === 3) return longer[0] as string
-  throw new MeshError('SERVICE_UNKNOWN', { service: given, remedy: meantService(given, ids) })
+  throw new MeshError('SERVICE_UNKNOWN', {
+    service: given,
+    remedy: meantService(given, await namesOf(root, 'services')),
+  })
 }
 
 const LABELS = 4
@@ -51,18 +56,29 @@ export async function withMeaning(error: unknown, given: string, root: RootClien
   if (!isMeshError(error) || error.details['remedy'] !== undefined) return error
   const kind = KIND_OF[error.code]
   if (kind === undefined) return error
-  const ids = await namesOf(root, kind)
+  const ids = await knownNames(root, kind)
   const remedy = kind === 'services' ? meantService(given, ids) : offered([], nearest(given, ids), kind)
   return new MeshError(error.code, { ...error.details, remedy }, { cause: error.cause })
 }
 
-async function namesOf(root: RootClient, kind: string): Promise<string[]> {
+async function knownNames(root: RootClient, kind: ListedKind): Promise<string[]> {
   try {
-    const rows = await root.call<{ id?: string; name?: string }[]>('GET', `/${kind}`)
-    return rows.map(({ id, name = '' }) => id ?? name)
+    return await namesOf(root, kind)
   } catch {
     return [] // the first error is the one to tell
   }
+}
+
+/** What there is of a kind, or what begins so. */
+export async function namesOf(
+  root: RootClient,
+  kind: ListedKind,
+  begin?: string,
+  signal?: AbortSignal,
+): Promise<string[]> {
+  const query = begin === undefined || begin === '' || begin.length > MOST_CHARS ? {} : { name: begin }
+  const rows = await root.all(`/v1/${kind}`, { query }, signal === undefined ? {} : { signal })
+  return rows.map((row) => ('id' in row ? row.id : row.name))
 }
 
 /** Of a semantic name that is unknown here: which service was probably meant, where the root may be asked. */
@@ -71,7 +87,7 @@ export async function withNearService(error: unknown, name: string, context: Con
   return await withMeaning(error, name.split('.').slice(0, LABELS).join('.'), rootClient(context))
 }
 
-const KIND_OF: Partial<Record<ErrorCode, string>> = {
+const KIND_OF: Partial<Record<ErrorCode, ListedKind>> = {
   SERVICE_UNKNOWN: 'services',
   APP_UNKNOWN: 'apps',
   NODE_UNKNOWN: 'nodes',
@@ -84,14 +100,14 @@ const KIND_OF: Partial<Record<ErrorCode, string>> = {
  * @throws MeshError INSTANCE_UNKNOWN with the names to choose from
  */
 export async function instanceNamed(root: RootClient, given: string): Promise<string> {
-  const ids = await idsOf(root, 'instances')
-  if (ids.includes(given)) return given
-  const ofService = ids.filter((id) => id.startsWith(`${given}.`))
+  const begun = await namesOf(root, 'instances', given)
+  if (begun.includes(given)) return given
+  const ofService = begun.filter((id) => id.startsWith(`${given}.`))
   if (ofService.length === 1) return ofService[0] as string
   throw new MeshError('INSTANCE_UNKNOWN', {
     instance: given,
     ...(ofService.length > 1 ? { reason: `that is a service with ${ofService.length} instances` } : {}),
-    remedy: offered(ofService, nearest(given, ids), 'instances'),
+    remedy: offered(ofService, nearest(given, await namesOf(root, 'instances')), 'instances'),
   })
 }
 
@@ -100,7 +116,7 @@ export async function instanceNamed(root: RootClient, given: string): Promise<st
  * @throws MeshError NODE_UNKNOWN with the names to choose from
  */
 export async function nodeNamed(root: RootClient, given: string): Promise<string> {
-  const ids = await idsOf(root, 'nodes')
+  const ids = await namesOf(root, 'nodes')
   if (ids.includes(given)) return given
   const ofName = ids.filter((id) => id.endsWith(`/${given}`))
   if (ofName.length === 1) return ofName[0] as string
@@ -112,8 +128,20 @@ export async function nodeNamed(root: RootClient, given: string): Promise<string
   })
 }
 
-async function idsOf(root: RootClient, kind: 'services' | 'instances' | 'nodes'): Promise<string[]> {
-  return (await root.call<Named[]>('GET', `/${kind}`)).map(({ id }) => id)
+/** As the API has it in its paths. */
+export function nodePath(node: string): { cluster: string; node: string } {
+  const at = node.indexOf('/')
+  return { cluster: node.slice(0, at), node: node.slice(at + 1) }
+}
+
+/** One that is being changed. @throws MeshError INSTANCE_UNKNOWN when it is gone */
+export async function instanceStill(root: RootClient, instance: string) {
+  try {
+    return await root.ask('GET', '/v1/instances/{name}', { path: { name: instance } })
+  } catch (error) {
+    if (!isMeshError(error, 'INSTANCE_UNKNOWN')) throw error
+    throw new MeshError('INSTANCE_UNKNOWN', { instance, reason: 'it was removed meanwhile' }, { cause: error })
+  }
 }
 
 function offered(candidates: readonly string[], near: string | undefined, kind: string): string {

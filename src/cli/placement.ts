@@ -6,12 +6,6 @@ export interface Unplaceable {
   detail: string
 }
 
-interface InstanceRow {
-  id: string
-  state: string
-  detail?: string
-}
-
 /** Placing takes milliseconds where it works. Smaller: a cluster’s refusal comes too late to be shown; larger: people wait. */
 const WITHIN_MS = 2_000
 const POLL_MS = 100
@@ -19,9 +13,10 @@ const POLL_MS = 100
 /** What of these services no node can take, as soon as every instance of theirs is decided. */
 export async function unplaceableOf(root: RootClient, services: readonly string[]): Promise<Unplaceable[]> {
   if (services.length === 0) return []
-  const isTheirs = ({ id }: InstanceRow) => services.includes(id.slice(0, id.lastIndexOf('.')))
   for (const endAt = performance.now() + WITHIN_MS; ; await sleep(POLL_MS)) {
-    const instances = (await root.call<InstanceRow[]>('GET', '/instances')).filter(isTheirs)
+    const instances = (
+      await Promise.all(services.map((service) => root.all('/v1/instances', { query: { service } })))
+    ).flat()
     const isDecided = instances.length > 0 && instances.every(({ state }) => state !== 'requested')
     if (!isDecided && performance.now() < endAt) continue
     return instances

@@ -1,37 +1,20 @@
+import type { components } from '../client/api-types.ts'
 import { printable } from '../core/kit/printable.ts'
 import type { Context } from './context.ts'
 import { lineOf, isData, printData, printTable } from './output.ts'
 import { say, note } from './terminal.ts'
 
-/** What `apply --dry-run` gets from the root. */
-export interface Preview {
-  services: PreviewedService[]
-  warnings: Array<{ path: string; problem: string; remedy?: string }>
-}
+type Applied = components['schemas']['Applied']
+type PreviewedService = Applied['services'][number]
 
-interface PreviewedService {
-  id: string
-  change: string
-  fields: string[]
-  /** Absent at a root of an earlier version. */
-  differences?: Difference[]
-  instances: { added: number; replaced: number; changedInPlace: number; removed: number }
-  gap?: string
-  places: Array<{ instance: string; place?: string; reason?: string }>
-}
+type Difference = NonNullable<PreviewedService['differences']>[number]
 
-interface Difference {
-  keys: string[]
-  before?: unknown
-  after?: unknown
-}
-
-export async function printPreview(preview: Preview, context: Context): Promise<void> {
+export async function printPreview(preview: Applied, context: Context): Promise<void> {
   if (isData(context)) return printData(preview, context)
   for (const warning of preview.warnings) note(`warning: ${lineOf(warning)}`)
   printTable(
     ['service', 'change', 'instances', 'fields'],
-    preview.services.map(({ id, change, instances, fields }) => [
+    preview.services.map(({ id, change, instances, fields = [] }) => [
       id,
       WOULD[change] ?? change,
       countsOf(instances),
@@ -41,7 +24,7 @@ export async function printPreview(preview: Preview, context: Context): Promise<
   for (const { id, differences = [] } of preview.services)
     for (const line of differences.flatMap(differenceLines)) say(printable(`${id} ${line}`))
   for (const line of gapLines(preview.services)) note(printable(line))
-  const places = preview.services.flatMap(({ places }) => places)
+  const places = preview.services.flatMap(({ places = [] }) => places)
   if (places.length === 0) return
   say('New instances would go to:')
   for (const { instance, place, reason = '' } of places)
@@ -82,7 +65,9 @@ const WOULD: Readonly<Record<string, string>> = {
 }
 
 /** `2 added, 1 replaced` */
-function countsOf({ added, replaced, changedInPlace, removed }: PreviewedService['instances']): string {
+function countsOf(instances: PreviewedService['instances']): string {
+  if (instances === undefined) return ''
+  const { added, replaced, changedInPlace, removed } = instances
   const counts = [
     [added, 'added'],
     [replaced, 'replaced'],

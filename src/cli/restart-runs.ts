@@ -2,25 +2,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { RootClient } from '../client/root-client.ts'
 import { MeshError } from '../core/errors.ts'
 import { rootClient, type Context } from './context.ts'
-import { instanceNamed, serviceNamed } from './names.ts'
+import { instanceNamed, instanceStill, serviceNamed } from './names.ts'
 import { isData, printData } from './output.ts'
 import { progress, say, note } from './terminal.ts'
-
-interface Row {
-  id: string
-  state: string
-  epoch?: number
-  detail?: string
-  /** Of a job. */
-  outcome?: string
-  successor?: { state: string; detail?: string }
-}
-
-interface Begun {
-  epoch: number
-  /** Why it had to be stopped first. */
-  gap?: string
-}
 
 const POLL_MS = 100
 
@@ -32,8 +16,7 @@ export async function restartRuns(given: string, limitMs: number, context: Conte
   const endAt = performance.now() + limitMs
   for (const [at, instance] of instances.entries()) {
     progress(`${at} of ${instances.length} are restarted …`)
-    const path = `/instances/${encodeURIComponent(instance)}/restart`
-    const { epoch, gap } = await root.call<Begun>('POST', path)
+    const { epoch, gap } = await root.ask('POST', '/v1/instances/{name}/restart', { path: { name: instance } })
     if (gap !== undefined) note(`${instance} is stopped first: ${gap}`)
     await restarted(root, { instance, epoch, endAt })
     if (!isData(context)) say(`${instance} is restarted`)
@@ -47,10 +30,10 @@ function isInstance(given: string): boolean {
 
 /** A job is run again, all of its instances at once; nobody waits for its end. */
 async function hasRunAsJob(root: RootClient, given: string, context: Context): Promise<boolean> {
-  const service = encodeURIComponent(await serviceNamed(root, given))
-  const { id, oneShot } = await root.call<{ id: string; oneShot?: boolean }>('GET', `/services/${service}`)
+  const path = { name: await serviceNamed(root, given) }
+  const { id, oneShot } = await root.ask('GET', '/v1/services/{name}', { path })
   if (oneShot !== true) return false
-  const begun = await root.call('POST', `/services/${service}/run`)
+  const begun = await root.ask('POST', '/v1/services/{name}/run', { path })
   if (isData(context)) await printData(begun, context)
   else say(`${id} runs again; \`hedgerow get runs ${id}\` shows how it goes`)
   return true
@@ -59,8 +42,8 @@ async function hasRunAsJob(root: RootClient, given: string, context: Context): P
 async function instancesOf(root: RootClient, given: string): Promise<string[]> {
   if (isInstance(given)) return [await instanceNamed(root, given)]
   const service = await serviceNamed(root, given)
-  const rows = await root.call<Row[]>('GET', '/instances')
-  return rows.filter(({ id }) => id.startsWith(`${service}.`)).map(({ id }) => id)
+  const rows = await root.all('/v1/instances', { query: { service } })
+  return rows.map(({ id }) => id)
 }
 
 interface Waited {
@@ -74,8 +57,7 @@ interface Waited {
 async function restarted(root: RootClient, { instance, epoch, endAt }: Waited): Promise<void> {
   let last: string | undefined
   for (; performance.now() < endAt; await sleep(POLL_MS)) {
-    const row = (await root.call<Row[]>('GET', '/instances')).find(({ id }) => id === instance)
-    if (row === undefined) throw new MeshError('INSTANCE_UNKNOWN', { instance, reason: 'it was removed meanwhile' })
+    const row = await instanceStill(root, instance)
     const { successor, state, detail, outcome } = row
     const isNew = (row.epoch ?? 0) >= epoch
     const isOver = outcome === 'succeeded' || outcome === 'failed'

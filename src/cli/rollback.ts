@@ -23,7 +23,7 @@ export function historyCommand(program: Command, context: () => Context): void {
     .action(async (given: string) => {
       const root = rootClient(context())
       const service = await serviceNamed(root, given)
-      const revisions = await root.call<Revision[]>('GET', `/services/${encodeURIComponent(service)}/revisions`)
+      const { items: revisions } = await root.ask('GET', '/v1/services/{name}/revisions', { path: { name: service } })
       if (isData(context())) return printData(revisions, context())
       printTable(
         ['revision', 'applied', 'by', 'complete'],
@@ -50,11 +50,10 @@ export function rollbackCommand(program: Command, context: () => Context): void 
         throw new MeshError('USAGE', { option: '--to', given: to, remedy: 'Expected the number of a revision.' })
       const root = rootClient(context())
       const service = await serviceNamed(root, given)
-      const done = await root.call<{ revision: number; change: string }>(
-        'POST',
-        `/services/${encodeURIComponent(service)}/rollback`,
-        to === undefined ? {} : { to: Number(to) },
-      )
+      const done = await root.ask('POST', '/v1/services/{name}/rollback', {
+        path: { name: service },
+        body: to === undefined ? {} : { to: Number(to) },
+      })
       if (isData(context())) return printData(done, context())
       say(
         done.change === 'unchanged'

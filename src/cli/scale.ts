@@ -16,8 +16,9 @@ export function scaleCommand(program: Command, context: () => Context): void {
         throw new MeshError('USAGE', { replicas, remedy: 'Expected a whole number from 0 to 1000.' })
       const root = rootClient(context())
       const service = await serviceNamed(root, given)
-      const scaled = await root.call('POST', `/services/${encodeURIComponent(service)}/scale`, {
-        replicas: Number(replicas),
+      const scaled = await root.ask('PATCH', '/v1/services/{name}', {
+        path: { name: service },
+        body: { replicas: Number(replicas) },
       })
       if (isData(context())) await printData(scaled, context())
       else say(`${service}: ${replicas} instances wanted`)

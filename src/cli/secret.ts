@@ -9,13 +9,6 @@ interface CreateOptions {
   replace?: boolean
 }
 
-interface Listed {
-  name: string
-  bytes: number
-  changedAt: number
-  usedBy: string[]
-}
-
 export function secretCommand(program: Command, context: () => Context): void {
   const secret = program.command('secret').description('manage the secrets that services get as files')
   secret
@@ -30,7 +23,7 @@ export function secretCommand(program: Command, context: () => Context): void {
       if (value.length > MAX_BYTES)
         throw new MeshError('USAGE', { reason: `the secret has ${value.length} bytes, and ${MAX_BYTES} are allowed` })
       const body = { name, value: value.toString('base64'), ...(replace === true ? { replace } : {}) }
-      const made = await rootClient(context()).call<{ name: string; result: string }>('POST', '/secrets', body)
+      const made = await rootClient(context()).ask('POST', '/v1/secrets', { body })
       if (isData(context())) await printData(made, context())
       else console.log(`secret ${made.name} ${made.result}`)
     })
@@ -38,7 +31,7 @@ export function secretCommand(program: Command, context: () => Context): void {
     .command('list')
     .description('list the secrets, and which services have them; never their values')
     .action(async () => {
-      const listed = await rootClient(context()).call<Listed[]>('GET', '/secrets')
+      const listed = await rootClient(context()).all('/v1/secrets', {})
       if (isData(context())) return printData(listed, context())
       printTable(
         ['secret', 'bytes', 'changed', 'used by'],
@@ -55,7 +48,7 @@ export function secretCommand(program: Command, context: () => Context): void {
     .description('remove a secret that no service has')
     .argument('<name>', 'app.namespace.name')
     .action(async (name: string) => {
-      const deleted = await rootClient(context()).call('DELETE', `/secrets/${encodeURIComponent(name)}`)
+      const deleted = await rootClient(context()).ask('DELETE', '/v1/secrets/{name}', { path: { name } })
       if (isData(context())) await printData(deleted, context())
       else console.log(`secret ${name} deleted`)
     })

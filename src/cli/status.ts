@@ -17,7 +17,7 @@ export function statusCommand(program: Command, context: () => Context): void {
 async function statusOf(here: Context): Promise<View> {
   const parts: Record<string, Facts> = {}
   for (const role of rolesHere(here)) parts[role] = await partOf<Facts>(askRole(here, role, '/status'))
-  if (hasCredential(here)) parts['mesh'] = await partOf<Facts>(rootClient(here).call('GET', '/status'))
+  if (hasCredential(here)) parts['mesh'] = await partOf<Facts>(rootClient(here).ask('GET', '/v1/status', {}))
   const all = Object.values(parts)
   if (all.length === 0) throw nothingRuns(here.state)
   process.exitCode = all.every((part) => 'problem' in part) ? 5 : undefined

@@ -5,11 +5,6 @@ import { secondsOf } from './duration.ts'
 import { isData, printData } from './output.ts'
 import { say, note } from './terminal.ts'
 
-interface Minted {
-  token: string
-  expiresAt: number
-}
-
 interface TokenOptions {
   role: string
   cluster?: string
@@ -30,8 +25,8 @@ export function tokenCommand(program: Command, context: () => Context): void {
     .action(async ({ role, cluster, ttl }: TokenOptions) => {
       if (role !== 'node' && role !== 'cluster' && role !== 'relay')
         throw new MeshError('USAGE', { option: '--role', given: role, remedy: 'Use one of: node, relay, cluster.' })
-      const wanted = { role, ttlSeconds: secondsOf(ttl, '--ttl'), ...clusterOf(role, cluster) }
-      const minted = await rootClient(context()).call<Minted>('POST', '/tokens', wanted)
+      const wanted = { role, ttlSeconds: secondsOf(ttl, '--ttl'), ...clusterOf(role, cluster) } as const
+      const minted = await rootClient(context()).ask('POST', '/v1/join-tokens', { body: wanted })
       if (isData(context())) return printData(minted, context())
       say(minted.token)
       note(

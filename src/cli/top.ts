@@ -53,11 +53,12 @@ async function printOnce(facts: TopFacts, list: Screen['list'], context: Context
 }
 
 async function factsOf(root: RootClient, signal?: AbortSignal): Promise<TopFacts> {
+  const limit = signal === undefined ? {} : { signal }
   const [clusters, nodes, services, instances] = await Promise.all([
-    root.call<TopFacts['clusters']>('GET', '/clusters', undefined, signal),
-    root.call<TopFacts['nodes']>('GET', '/nodes', undefined, signal),
-    root.call<TopFacts['services']>('GET', '/services', undefined, signal),
-    root.call<TopFacts['instances']>('GET', '/instances?usage=true', undefined, signal),
+    root.all('/v1/clusters', {}, limit),
+    root.all('/v1/nodes', {}, limit),
+    root.all('/v1/services', {}, limit),
+    root.all('/v1/instances', { query: { usage: true } }, limit),
   ])
   return { clusters, nodes, services, instances }
 }

@@ -1,4 +1,4 @@
-/* Written by .config/docs/api-types.ts from the document of the API. facb1a1de7d439987dcb4260a30a367087f70d0d8c12058a2525828c4cabcdcc */
+/* Written by .config/docs/api-types.ts from the document of the API. 644bc95a4c938b9434bee1381dab967a73d67bdfbc4115aae8c8e806e5160c87 */
 
 export interface paths {
   '/v1/apps': {
@@ -448,6 +448,160 @@ export interface paths {
     patch?: never
     trace?: never
   }
+  '/v1/secrets': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    /** Secrets, without their values */
+    get: operations['listSecrets']
+    put?: never
+    /** Keeps a secret, sealed */
+    post: operations['putSecret']
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/v1/secrets/{name}': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    get?: never
+    put?: never
+    post?: never
+    /** Deletes a secret that no service has */
+    delete: operations['deleteSecret']
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/v1/join-tokens': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    get?: never
+    put?: never
+    /** Makes a token with which one node, relay or cluster joins */
+    post: operations['createJoinToken']
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/v1/authority': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    /** The certificate authority, and how far its rotation is */
+    get: operations['getAuthority']
+    put?: never
+    post?: never
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/v1/authority/rotate': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    get?: never
+    put?: never
+    /** Makes a new authority, which signs as soon as every member trusts it */
+    post: operations['rotateAuthority']
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/v1/authority/retire': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    get?: never
+    put?: never
+    /** Drops the authority that was replaced */
+    post: operations['retireAuthority']
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/v1/instances/{name}/exec': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    get?: never
+    put?: never
+    /** Begins a command in an instance; who does not ask for its output within 15 s ends it */
+    post: operations['beginExec']
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/v1/exec/{exec}': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    /** What the command prints, to its exit code; who ends this request ends the command */
+    get: operations['readExec']
+    put?: never
+    post?: never
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/v1/exec/{exec}/input': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    get?: never
+    put?: never
+    /** Part of what the command reads; answered when it has taken that */
+    post: operations['writeExec']
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
   '/v1/watch': {
     parameters: {
       query?: never
@@ -457,6 +611,23 @@ export interface paths {
     }
     /** What changes, as server-sent events; first all there is. `Last-Event-ID` goes on where a stream broke */
     get: operations['watch']
+    put?: never
+    post?: never
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/v1/events/stream': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    /** What happens from now on, as server-sent events. `Last-Event-ID` goes on behind the event of that number */
+    get: operations['followEvents']
     put?: never
     post?: never
     delete?: never
@@ -721,6 +892,58 @@ export interface components {
       instances: number
       running: number
     }
+    Applied: {
+      apps: string[]
+      warnings: components['schemas']['Fault'][]
+      /** @constant */
+      dryRun?: true
+      services: {
+        id: string
+        /** @enum {unknown} */
+        change: 'created' | 'updated' | 'unchanged' | 'removed'
+        /** @description Why it does not answer while it is updated. */
+        gap?: string
+        /** @description Of a dry run: keys that have another value. */
+        fields?: string[]
+        /** @description Of a dry run: what they were and what they would be, with every default filled in. */
+        differences?: {
+          keys: string[]
+          before?: unknown
+          after?: unknown
+        }[]
+        /** @description Of a dry run. */
+        instances?: {
+          added: number
+          replaced: number
+          changedInPlace: number
+          removed: number
+        }
+        /** @description Of a dry run: where the first new instances would go, or why nowhere. */
+        places?: {
+          instance: string
+          place?: string
+          reason?: string
+        }[]
+      }[]
+    }
+    Authority: {
+      /** @enum {unknown} */
+      step: 'steady' | 'spreading' | 'issuing'
+      /** @description The authority that signs certificates, by its id. */
+      signs: string
+      /** @description While the step is `spreading`: the one that will sign. */
+      next?: string
+      /** @description While the step is `issuing`: the one that signed before, and is still trusted. */
+      replaced?: string
+      members: number
+      /** @description Who keeps the rotation from its next step. */
+      behind: {
+        id: string
+        /** @enum {unknown} */
+        role: 'cluster' | 'node' | 'relay'
+        isLive: boolean
+      }[]
+    }
     Capacity: {
       memoryMb: number
       vcpus: number
@@ -761,6 +984,17 @@ export interface components {
       asOf?: number
       /** @description When its certificate ends. */
       certificateUntil?: number
+    }
+    DrainStatus: {
+      isDraining: boolean
+      left: {
+        instance: string
+        /** @enum {unknown} */
+        state: 'moving' | 'waiting' | 'stays'
+        to?: string
+        why?: string
+      }[]
+      leaving: number
     }
     Event: {
       /** @description Grows with every event. */
@@ -804,6 +1038,52 @@ export interface components {
       /** @enum {unknown} */
       by: 'user' | 'reconciler' | 'cluster' | 'worker'
       why?: string
+    }
+    Explanation: {
+      service: string
+      instance?: string
+      /** @enum {unknown} */
+      state?:
+        | 'requested'
+        | 'placed'
+        | 'starting'
+        | 'running'
+        | 'lost'
+        | 'stopping'
+        | 'stopped'
+        | 'failed'
+        | 'unplaceable'
+      node?: string
+      detail?: string
+      root: components['schemas']['TierExplanation']
+      /** @description Which node: of the cluster that has the instance, else of every cluster that is linked. */
+      clusters: {
+        cluster: string
+        nodes?: {
+          strategy: string
+          filters: string[]
+          terms: string[]
+          candidates: number
+          fit: number
+          judged: {
+            id: string
+            refusals: {
+              [key: string]: string
+            }
+            score?: number[]
+          }[]
+          chosen?: string
+          why?: string
+          at?: number
+        }
+        /** @description Why it does not say. */
+        unknown?: string
+      }[]
+    }
+    Fault: {
+      path: string
+      problem: string
+      remedy?: string
     }
     Instance: {
       /** @description Its service and its number. */
@@ -886,6 +1166,16 @@ export interface components {
         throttled: number
         oomKills: number
       }
+    }
+    Moved: {
+      instance: string
+      from?: string
+      node?: string
+      epoch: number
+      /** @description Why it is stopped first. */
+      gap?: string
+      /** @description What stays where it was. */
+      keeps?: string
     }
     Node: {
       /** @description `cluster/node` */
@@ -993,6 +1283,155 @@ export interface components {
         presents?: string
       }
     }
+    Revision: {
+      number: number
+      generation: number
+      at: number
+      spec: {
+        id: string
+        app: string
+        appNamespace: string
+        name: string
+        namespace: string
+        runtime: string
+        code: string
+        cmd: string[]
+        environment: string[]
+        workdir?: string
+        ports: {
+          port: number
+          target: number
+          /** @enum {unknown} */
+          protocol: 'tcp' | 'udp'
+          name?: string
+          /** @constant */
+          proxyProtocol?: 'v2'
+          hostPort?: number
+        }[]
+        fixedPorts: boolean
+        /** @enum {unknown} */
+        proxy?: 'socks' | 'none'
+        openFiles?: number
+        secrets?: string[]
+        /** @constant */
+        isolation?: 'none'
+        files?: {
+          path: string
+          content?: string
+          secret?: string
+        }[]
+        volumes?: {
+          name: string
+          path: string
+          /** @constant */
+          readOnly?: true
+          hostPath?: string
+        }[]
+        registrySecret?: string
+        /** @constant */
+        egress?: 'none'
+        egressTo?: string[]
+        memoryMb: number
+        vcpus: number
+        vgpus: number
+        vtpus: number
+        storageMb: number
+        bandwidthInKbit: number
+        bandwidthOutKbit: number
+        arch: string[]
+        replicas: number
+        oneShot: boolean
+        job?: {
+          retries?: number
+          backoffSeconds?: number
+          deadlineSeconds?: number
+        }
+        schedule?: {
+          cron: string
+          /** @enum {unknown} */
+          concurrency?: 'replace' | 'allow'
+          startWithinSeconds?: number
+        }
+        strategy: string
+        allow: string[]
+        paths?: string
+        check?: {
+          /** @enum {unknown} */
+          kind: 'tcp' | 'http'
+          port: number
+          path: string
+          intervalMs: number
+          timeoutMs: number
+        }
+        liveness?: {
+          /** @enum {unknown} */
+          kind: 'tcp' | 'http'
+          port: number
+          path: string
+          intervalMs: number
+          timeoutMs: number
+          initialDelayMs: number
+          failures: number
+        }
+        drainSeconds: number
+        leaseSeconds?: number
+        update?: {
+          maxSurge?: number
+          maxSurgePercent?: number
+          maxUnavailable?: number
+          maxUnavailablePercent?: number
+          progressSeconds?: number
+          /** @constant */
+          autoRollback?: true
+        }
+        constraints: {
+          /** @enum {unknown} */
+          type: 'direct' | 'clusters' | 'addons' | 'labels' | 'latency' | 'geo' | 'anti-affinity' | 'spread'
+          cluster?: string
+          nodes?: string[]
+          allowed?: string[]
+          needs?: string[]
+          match?: {
+            key: string
+            /** @enum {unknown} */
+            operator: 'in' | 'not-in' | 'exists' | 'absent'
+            values: string[]
+          }[]
+          /** @enum {unknown} */
+          over?: 'node' | 'area' | 'cluster'
+          maxSkew?: number
+          area?: string
+          location?: {
+            lat: number
+            lon: number
+          }
+          service?: string
+          threshold?: number
+          rigidness?: number
+          convergenceSeconds?: number
+        }[]
+        prefersNear?: {
+          /** @constant */
+          type: 'latency'
+          service: string
+          threshold: number
+        }[]
+        connectivity: string[]
+        /** @constant */
+        startsAfterConnectivity?: true
+        addresses: {
+          [key: string]: string
+        }
+      }
+      rollbackTo?: number
+      /** @constant */
+      isAutomatic?: true
+      /**
+       * @description Every instance ran it.
+       * @constant
+       */
+      isComplete?: true
+    }
     Run: {
       /** @description Of the instance. */
       id: string
@@ -1011,6 +1450,15 @@ export interface components {
       tries: number
       node?: string
       detail?: string
+    }
+    Secret: {
+      /** @description `app.namespace.name` */
+      name: string
+      bytes: number
+      createdAt: number
+      changedAt: number
+      /** @description Services. */
+      usedBy: string[]
     }
     Service: {
       /** @description `app.namespace.service.namespace` */
@@ -1065,6 +1513,23 @@ export interface components {
         [key: string]: number
       }
       vipsUsed: number
+    }
+    TierExplanation: {
+      strategy: string
+      filters: string[]
+      terms: string[]
+      candidates: number
+      fit: number
+      judged: {
+        id: string
+        refusals: {
+          [key: string]: string
+        }
+        score?: number[]
+      }[]
+      chosen?: string
+      why?: string
+      at?: number
     }
     Usage: {
       instance: string
@@ -1134,9 +1599,7 @@ export interface operations {
     }
     requestBody: {
       content: {
-        'application/json': {
-          [key: string]: unknown
-        }
+        'application/json': unknown
       }
     }
     responses: {
@@ -1146,44 +1609,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': {
-            apps: string[]
-            warnings: {
-              path: string
-              problem: string
-              remedy?: string
-            }[]
-            /** @constant */
-            dryRun?: true
-            services: {
-              id: string
-              /** @enum {unknown} */
-              change: 'created' | 'updated' | 'unchanged' | 'removed'
-              /** @description Why it does not answer while it is updated. */
-              gap?: string
-              /** @description Of a dry run: keys that have another value. */
-              fields?: string[]
-              /** @description Of a dry run: what they were and what they would be, with every default filled in. */
-              differences?: {
-                keys: string[]
-                before?: unknown
-                after?: unknown
-              }[]
-              /** @description Of a dry run. */
-              instances?: {
-                added: number
-                replaced: number
-                changedInPlace: number
-                removed: number
-              }
-              /** @description Of a dry run: where the first new instances would go, or why nowhere. */
-              places?: {
-                instance: string
-                place?: string
-                reason?: string
-              }[]
-            }[]
-          }
+          'application/json': components['schemas']['Applied']
         }
       }
     }
@@ -1859,155 +2285,7 @@ export interface operations {
         }
         content: {
           'application/json': {
-            items: {
-              number: number
-              generation: number
-              at: number
-              spec: {
-                id: string
-                app: string
-                appNamespace: string
-                name: string
-                namespace: string
-                runtime: string
-                code: string
-                cmd: string[]
-                environment: string[]
-                workdir?: string
-                ports: {
-                  port: number
-                  target: number
-                  /** @enum {unknown} */
-                  protocol: 'tcp' | 'udp'
-                  name?: string
-                  /** @constant */
-                  proxyProtocol?: 'v2'
-                  hostPort?: number
-                }[]
-                fixedPorts: boolean
-                /** @enum {unknown} */
-                proxy?: 'socks' | 'none'
-                openFiles?: number
-                secrets?: string[]
-                /** @constant */
-                isolation?: 'none'
-                files?: {
-                  path: string
-                  content?: string
-                  secret?: string
-                }[]
-                volumes?: {
-                  name: string
-                  path: string
-                  /** @constant */
-                  readOnly?: true
-                  hostPath?: string
-                }[]
-                registrySecret?: string
-                /** @constant */
-                egress?: 'none'
-                egressTo?: string[]
-                memoryMb: number
-                vcpus: number
-                vgpus: number
-                vtpus: number
-                storageMb: number
-                bandwidthInKbit: number
-                bandwidthOutKbit: number
-                arch: string[]
-                replicas: number
-                oneShot: boolean
-                job?: {
-                  retries?: number
-                  backoffSeconds?: number
-                  deadlineSeconds?: number
-                }
-                schedule?: {
-                  cron: string
-                  /** @enum {unknown} */
-                  concurrency?: 'replace' | 'allow'
-                  startWithinSeconds?: number
-                }
-                strategy: string
-                allow: string[]
-                paths?: string
-                check?: {
-                  /** @enum {unknown} */
-                  kind: 'tcp' | 'http'
-                  port: number
-                  path: string
-                  intervalMs: number
-                  timeoutMs: number
-                }
-                liveness?: {
-                  /** @enum {unknown} */
-                  kind: 'tcp' | 'http'
-                  port: number
-                  path: string
-                  intervalMs: number
-                  timeoutMs: number
-                  initialDelayMs: number
-                  failures: number
-                }
-                drainSeconds: number
-                leaseSeconds?: number
-                update?: {
-                  maxSurge?: number
-                  maxSurgePercent?: number
-                  maxUnavailable?: number
-                  maxUnavailablePercent?: number
-                  progressSeconds?: number
-                  /** @constant */
-                  autoRollback?: true
-                }
-                constraints: {
-                  /** @enum {unknown} */
-                  type: 'direct' | 'clusters' | 'addons' | 'labels' | 'latency' | 'geo' | 'anti-affinity' | 'spread'
-                  cluster?: string
-                  nodes?: string[]
-                  allowed?: string[]
-                  needs?: string[]
-                  match?: {
-                    key: string
-                    /** @enum {unknown} */
-                    operator: 'in' | 'not-in' | 'exists' | 'absent'
-                    values: string[]
-                  }[]
-                  /** @enum {unknown} */
-                  over?: 'node' | 'area' | 'cluster'
-                  maxSkew?: number
-                  area?: string
-                  location?: {
-                    lat: number
-                    lon: number
-                  }
-                  service?: string
-                  threshold?: number
-                  rigidness?: number
-                  convergenceSeconds?: number
-                }[]
-                prefersNear?: {
-                  /** @constant */
-                  type: 'latency'
-                  service: string
-                  threshold: number
-                }[]
-                connectivity: string[]
-                /** @constant */
-                startsAfterConnectivity?: true
-                addresses: {
-                  [key: string]: string
-                }
-              }
-              rollbackTo?: number
-              /** @constant */
-              isAutomatic?: true
-              /**
-               * @description Every instance ran it.
-               * @constant
-               */
-              isComplete?: true
-            }[]
+            items: components['schemas']['Revision'][]
           }
         }
       }
@@ -2105,9 +2383,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': {
-            [key: string]: unknown
-          }
+          'application/json': components['schemas']['Explanation']
         }
       }
     }
@@ -2135,9 +2411,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': {
-            [key: string]: unknown
-          }
+          'application/json': components['schemas']['Explanation']
         }
       }
     }
@@ -2199,16 +2473,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': {
-            instance: string
-            from?: string
-            node?: string
-            epoch: number
-            /** @description Why it is stopped first. */
-            gap?: string
-            /** @description What stays where it was. */
-            keeps?: string
-          }
+          'application/json': components['schemas']['Moved']
         }
       }
     }
@@ -2234,16 +2499,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': {
-            instance: string
-            from?: string
-            node?: string
-            epoch: number
-            /** @description Why it is stopped first. */
-            gap?: string
-            /** @description What stays where it was. */
-            keeps?: string
-          }
+          'application/json': components['schemas']['Moved']
         }
       }
     }
@@ -2337,17 +2593,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': {
-            isDraining: boolean
-            left: {
-              instance: string
-              /** @enum {unknown} */
-              state: 'moving' | 'waiting' | 'stays'
-              to?: string
-              why?: string
-            }[]
-            leaving: number
-          }
+          'application/json': components['schemas']['DrainStatus']
         }
       }
     }
@@ -2383,17 +2629,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': {
-            isDraining: boolean
-            left: {
-              instance: string
-              /** @enum {unknown} */
-              state: 'moving' | 'waiting' | 'stays'
-              to?: string
-              why?: string
-            }[]
-            leaving: number
-          }
+          'application/json': components['schemas']['DrainStatus']
         }
       }
     }
@@ -2450,6 +2686,298 @@ export interface operations {
       }
     }
   }
+  listSecrets: {
+    parameters: {
+      query?: {
+        /** @description How many at most; 100 by default. */
+        limit?: number
+        /** @description `next` of the page before. Without it the first page. */
+        cursor?: string
+        /** @description Only those whose name begins so. */
+        name?: string
+      }
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Secrets, without their values */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            items: components['schemas']['Secret'][]
+            /** @description The `cursor` of the next page; absent on the last one. */
+            next?: string
+          }
+        }
+      }
+    }
+  }
+  putSecret: {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    requestBody: {
+      content: {
+        'application/json': {
+          /** @description `app.namespace.name` */
+          name: string
+          /** @description Base64. */
+          value: string
+          /** @description Also where there is one of this name. */
+          replace?: boolean
+        }
+      }
+    }
+    responses: {
+      /** @description Keeps a secret, sealed */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            name: string
+            /** @enum {unknown} */
+            result: 'created' | 'replaced'
+          }
+        }
+      }
+    }
+  }
+  deleteSecret: {
+    parameters: {
+      query?: never
+      header?: never
+      path: {
+        /** @description `app.namespace.name` */
+        name: string
+      }
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Deletes a secret that no service has */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            deleted: string[]
+          }
+        }
+      }
+    }
+  }
+  createJoinToken: {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    requestBody: {
+      content: {
+        'application/json': {
+          /** @enum {unknown} */
+          role: 'node' | 'cluster' | 'relay'
+          cluster?: string
+          /** @description An hour by default. */
+          ttlSeconds?: number
+        }
+      }
+    }
+    responses: {
+      /** @description Makes a token with which one node, relay or cluster joins */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            token: string
+            expiresAt: number
+            /** @description What to run there, with the token in a file. */
+            command: string
+          }
+        }
+      }
+    }
+  }
+  getAuthority: {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description The certificate authority, and how far its rotation is */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': components['schemas']['Authority']
+        }
+      }
+    }
+  }
+  rotateAuthority: {
+    parameters: {
+      query?: never
+      header?: {
+        /** @description The request is made once; asked again with the same key, the root answers as the first time. */
+        'idempotency-key'?: string
+      }
+      path?: never
+      cookie?: never
+    }
+    requestBody: {
+      content: {
+        'application/json': {
+          /** @description Also where members are not ready for it. */
+          force?: boolean
+        }
+      }
+    }
+    responses: {
+      /** @description Makes a new authority, which signs as soon as every member trusts it */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': components['schemas']['Authority']
+        }
+      }
+    }
+  }
+  retireAuthority: {
+    parameters: {
+      query?: never
+      header?: {
+        /** @description The request is made once; asked again with the same key, the root answers as the first time. */
+        'idempotency-key'?: string
+      }
+      path?: never
+      cookie?: never
+    }
+    requestBody: {
+      content: {
+        'application/json': {
+          /** @description Also where members are not ready for it. */
+          force?: boolean
+        }
+      }
+    }
+    responses: {
+      /** @description Drops the authority that was replaced */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': components['schemas']['Authority']
+        }
+      }
+    }
+  }
+  beginExec: {
+    parameters: {
+      query?: never
+      header?: never
+      path: {
+        /** @description The service and the number of the instance. */
+        name: string
+      }
+      cookie?: never
+    }
+    requestBody: {
+      content: {
+        'application/json': {
+          /** @description The program and its arguments. */
+          cmd: string[]
+        }
+      }
+    }
+    responses: {
+      /** @description Begins a command in an instance; who does not ask for its output within 15 s ends it */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            /** @description The number of the command. */
+            exec: string
+          }
+        }
+      }
+    }
+  }
+  readExec: {
+    parameters: {
+      query?: never
+      header?: never
+      path: {
+        /** @description As the command was answered. */
+        exec: string
+      }
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description What the command prints, to its exit code; who ends this request ends the command */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/octet-stream': string
+        }
+      }
+    }
+  }
+  writeExec: {
+    parameters: {
+      query?: {
+        /** @description That was all. */
+        last?: boolean
+      }
+      header?: never
+      path: {
+        /** @description As the command was answered. */
+        exec: string
+      }
+      cookie?: never
+    }
+    requestBody: {
+      content: {
+        'application/octet-stream': string
+      }
+    }
+    responses: {
+      /** @description Part of what the command reads; answered when it has taken that */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': Record<string, never>
+        }
+      }
+    }
+  }
   watch: {
     parameters: {
       query?: {
@@ -2463,6 +2991,33 @@ export interface operations {
     requestBody?: never
     responses: {
       /** @description What changes, as server-sent events; first all there is. `Last-Event-ID` goes on where a stream broke */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'text/event-stream': string
+        }
+      }
+    }
+  }
+  followEvents: {
+    parameters: {
+      query?: {
+        /** @description Only those about this app, service, instance, node or cluster. */
+        name?: string
+        /** @description Not before this time, milliseconds since 1970. */
+        since?: number
+        /** @description Also what is remembered behind the event of this number. */
+        after?: number
+      }
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description What happens from now on, as server-sent events. `Last-Event-ID` goes on behind the event of that number */
       200: {
         headers: {
           [name: string]: unknown
@@ -2875,10 +3430,7 @@ export interface operations {
   login: {
     parameters: {
       query?: never
-      header?: {
-        /** @description The request is made once; asked again with the same key, the root answers as the first time. */
-        'idempotency-key'?: string
-      }
+      header?: never
       path?: never
       cookie?: never
     }
@@ -3046,10 +3598,7 @@ export interface operations {
   createApiToken: {
     parameters: {
       query?: never
-      header?: {
-        /** @description The request is made once; asked again with the same key, the root answers as the first time. */
-        'idempotency-key'?: string
-      }
+      header?: never
       path?: never
       cookie?: never
     }

@@ -30,17 +30,17 @@ interface Service {
  * What the root knows to be wrong in the mesh: clusters, nodes and relays that are away, whose certificates end or whose identity
  * two processes use, and services with too few instances.
  */
-export async function meshChecks(root: Pick<RootClient, 'call'>, nowMs: number = Date.now()): Promise<Check[]> {
-  const [clusters, nodes, relays, services, authority] = (await Promise.all([
-    root.call('GET', '/clusters'),
-    root.call('GET', '/nodes'),
-    root.call('GET', '/relays'),
-    root.call('GET', '/services'),
-    root.call('GET', '/authority').catch((error: unknown) => {
-      if (isMeshError(error, 'USAGE')) return undefined // a root of an earlier version has no such route
+export async function meshChecks(root: Pick<RootClient, 'ask' | 'all'>, nowMs: number = Date.now()): Promise<Check[]> {
+  const [clusters, nodes, relays, services, authority] = await Promise.all([
+    root.all('/v1/clusters', {}),
+    root.all('/v1/nodes', {}),
+    root.all('/v1/relays', {}),
+    root.all('/v1/services', {}),
+    root.ask('GET', '/v1/authority', {}).catch((error: unknown) => {
+      if (isMeshError(error, 'FORBIDDEN')) return undefined // only an administrator of the mesh may
       throw error
     }),
-  ])) as [Member[], Member[], Member[], Service[], AuthorityReport | undefined]
+  ])
   return [
     membersCheck('clusters', clusters, 'hedgerow get clusters'),
     membersCheck('nodes', nodes, 'hedgerow get nodes'),

@@ -1,8 +1,9 @@
 import { readFileSync } from 'node:fs'
-import { request, type RequestOptions } from 'node:https'
+import { Agent, request, type RequestOptions } from 'node:https'
 import type { IncomingMessage } from 'node:http'
+import type { PeerCertificate } from 'node:tls'
 import type { paths } from './api-types.ts'
-import { ERRORS, isMeshError, MeshError, type ErrorCode } from '../core/errors.ts'
+import { ERRORS, isMeshError, MeshError, REMEDIES, type ErrorCode } from '../core/errors.ts'
 
 /** The file `root/admin.json`, which the root writes at its first start with mode 0600. */
 export interface Credential {
@@ -62,7 +63,9 @@ type BodyOf<C> = C extends { requestBody: { content: { 'application/json': infer
   ? { body: B }
   : C extends { requestBody?: { content: { 'application/json': infer B } } }
     ? { body?: B }
-    : unknown
+    : C extends { requestBody?: { content: { 'application/octet-stream': unknown } } }
+      ? { body?: Buffer }
+      : unknown
 /** What a call takes. */
 export type Given<M extends Method, P extends keyof paths> = Part<CallOf<M, P>, 'path', 'path'> &
   Part<CallOf<M, P>, 'query', 'query'> &
@@ -70,13 +73,24 @@ export type Given<M extends Method, P extends keyof paths> = Part<CallOf<M, P>, 
 /** What it answers with. */
 export type AnswerOf<M extends Method, P extends keyof paths> =
   CallOf<M, P> extends { responses: { 200: { content: { 'application/json': infer A } } } } ? A : never
+/** Lists that come in pages. */
+export type Listed = {
+  [P in PathsWith<'GET'>]: AnswerOf<'GET', P> extends { items: unknown[]; next?: string } ? P : never
+}[PathsWith<'GET'>]
+export type RowOf<P extends PathsWith<'GET'>> = AnswerOf<'GET', P> extends { items: (infer R)[] } ? R : never
+
+/** Rows of one page: the most that a root gives. */
+const PAGE = 1_000
 
 /** The root's API, known by its certificate (issued by the mesh's CA to `…/root`), never by its host name. */
 export class RootClient {
   readonly #credential: Credential
+  /** Connections that are kept, for questions: a change does not go over one that the root may be closing at that moment. */
+  readonly #kept: Agent
 
   constructor(credential: Credential) {
     this.#credential = credential
+    this.#kept = new Agent({ keepAlive: true, ...onlyRoot(credential) })
   }
 
   /**
@@ -89,6 +103,52 @@ export class RootClient {
     given: Given<M, P>,
     signal?: AbortSignal,
   ): Promise<AnswerOf<M, P>> {
+    const response = await this.#asked(method, path, given, signal)
+    return answerIn(await textOf(response), response.statusCode ?? 500) as AnswerOf<M, P>
+  }
+
+  /** All of a list, page by page, or the first `most` of it. */
+  async all<P extends Listed>(
+    path: P,
+    given: Given<'GET', P>,
+    { signal, most = Infinity }: { signal?: AbortSignal; most?: number } = {},
+  ): Promise<RowOf<P>[]> {
+    const { query = {}, ...rest } = given as { query?: Record<string, unknown> }
+    const rows: RowOf<P>[] = []
+    for (let cursor: string | undefined; ; ) {
+      const limit = Math.min(PAGE, most - rows.length)
+      const asked = { ...rest, query: { ...query, limit, cursor } } as unknown as Given<'GET', P>
+      const { items, next } = (await this.ask('GET', path, asked, signal)) as { items: RowOf<P>[]; next?: string }
+      rows.push(...items)
+      if (next === undefined || rows.length >= most) return rows
+      cursor = next
+    }
+  }
+
+  /** What a call answers with that is no JSON, as it comes, until the other side or the signal ends it. */
+  async *bytes<P extends PathsWith<'GET'>>(
+    path: P,
+    given: Given<'GET', P>,
+    signal: AbortSignal,
+  ): AsyncIterable<Buffer> {
+    const response = await this.#asked('GET', path, given, signal)
+    if (response.statusCode !== 200) answerIn(await textOf(response), response.statusCode ?? 500)
+    for await (const chunk of response) yield chunk as Buffer
+  }
+
+  /** The same as text. */
+  async *text<P extends PathsWith<'GET'>>(path: P, given: Given<'GET', P>, signal: AbortSignal): AsyncIterable<string> {
+    const decoder = new TextDecoder()
+    for await (const chunk of this.bytes(path, given, signal)) yield decoder.decode(chunk, { stream: true })
+  }
+
+  /** As `ask`, of a path below `/api/v1` of earlier versions, which goes with the next version. @deprecated */
+  async call<T>(method: 'GET' | 'POST' | 'DELETE', path: string, body?: unknown, signal?: AbortSignal): Promise<T> {
+    const response = await this.#send({ method, path: `/api/v1${path}`, body }, signal)
+    return answerIn(await textOf(response), response.statusCode ?? 500) as T
+  }
+
+  #asked(method: Method, path: string, given: object, signal?: AbortSignal): Promise<IncomingMessage> {
     const {
       path: names = {},
       query = {},
@@ -103,56 +163,13 @@ export class RootClient {
     const filled = path.replace(/\{(\w+)\}/g, (_all, name: string) => encodeURIComponent(names[name] ?? ''))
     const asked = Object.entries(query).filter(([, value]) => value !== undefined)
     const text = new URLSearchParams(asked.map(([key, value]): [string, string] => [key, String(value)])).toString()
-    const response = await this.#send(method, text === '' ? filled : `${filled}?${text}`, body, signal, headers)
-    const chunks: Buffer[] = []
-    for await (const chunk of response) chunks.push(chunk as Buffer)
-    return answerIn(Buffer.concat(chunks).toString('utf8'), response.statusCode ?? 500) as AnswerOf<M, P>
+    return this.#send({ method, path: text === '' ? filled : `${filled}?${text}`, body, headers }, signal)
   }
 
-  /** As `ask`, of a path below `/api/v1` of earlier versions. */
-  async call<T>(method: 'GET' | 'POST' | 'DELETE', path: string, body?: unknown, signal?: AbortSignal): Promise<T> {
-    const response = await this.#send(method, `/api/v1${path}`, body, signal)
-    const chunks: Buffer[] = []
-    for await (const chunk of response) chunks.push(chunk as Buffer)
-    return answerIn(Buffer.concat(chunks).toString('utf8'), response.statusCode ?? 500) as T
-  }
-
-  /** Lines as they come, until the other side or the signal ends it. */
-  async *lines(path: string, signal: AbortSignal): AsyncIterable<string> {
-    const response = await this.#opened(path, signal)
-    response.setEncoding('utf8')
-    for await (const text of response) yield text as string
-  }
-
-  /** The same of bytes. */
-  async *bytes(path: string, signal: AbortSignal): AsyncIterable<Buffer> {
-    for await (const chunk of await this.#opened(path, signal)) yield chunk as Buffer
-  }
-
-  /** Resolves when the root has taken them, however long that takes. */
-  async upload(path: string, bytes: Buffer, signal: AbortSignal): Promise<void> {
-    const response = await this.#send('POST', `/api/v1${path}`, bytes, signal)
-    const chunks: Buffer[] = []
-    for await (const chunk of response) chunks.push(chunk as Buffer)
-    answerIn(Buffer.concat(chunks).toString('utf8'), response.statusCode ?? 500)
-  }
-
-  async #opened(path: string, signal: AbortSignal): Promise<IncomingMessage> {
-    const response = await this.#send('GET', `/api/v1${path}`, undefined, signal)
-    if (response.statusCode === 200) return response
-    const chunks: Buffer[] = []
-    for await (const chunk of response) chunks.push(chunk as Buffer)
-    throw refusal(jsonIn(Buffer.concat(chunks).toString('utf8')), response.statusCode)
-  }
-
-  #send(
-    method: string,
-    path: string,
-    body: unknown,
-    signal?: AbortSignal,
-    headers: Record<string, string> = {},
-  ): Promise<IncomingMessage> {
-    const { url, ca, token } = this.#credential
+  /** A question goes over a kept connection; where the root has closed that meanwhile, it is asked again over another. */
+  #send(message: Message, signal?: AbortSignal, isKept = message.method === 'GET'): Promise<IncomingMessage> {
+    const { method, path, body, headers = {} } = message
+    const { url, token } = this.#credential
     const isBytes = Buffer.isBuffer(body)
     const payload = body === undefined || isBytes ? body : JSON.stringify(body)
     return new Promise((resolve, reject) => {
@@ -160,7 +177,7 @@ export class RootClient {
         new URL(path, url),
         {
           method,
-          ...rootConnection({ ca }),
+          ...(isKept ? { agent: this.#kept } : rootConnection(this.#credential)),
           headers: {
             ...headers,
             authorization: `Bearer ${token}`,
@@ -176,25 +193,44 @@ export class RootClient {
         resolve,
       )
       asking.on('timeout', () => asking.destroy(new MeshError('REQUEST_TIMEOUT', { peer: 'the root', ms: 30_000 })))
-      asking.on('error', (cause) =>
-        reject(isMeshError(cause) ? cause : new MeshError('NOT_RUNNING', { what: 'root', url }, { cause })),
-      )
+      asking.on('error', (cause) => {
+        if (isMeshError(cause)) return reject(cause)
+        if (asking.reusedSocket && signal?.aborted !== true) return resolve(this.#send(message, signal, false))
+        return reject(new MeshError('NOT_RUNNING', { what: 'root', url }, { cause }))
+      })
       asking.end(payload)
     })
   }
 }
 
+interface Message {
+  method: string
+  path: string
+  body?: unknown
+  headers?: Record<string, string>
+}
+
+async function textOf(response: IncomingMessage): Promise<string> {
+  const chunks: Buffer[] = []
+  for await (const chunk of response) chunks.push(chunk as Buffer)
+  return Buffer.concat(chunks).toString('utf8')
+}
+
 /** A connection to the root and to nobody else. */
-export function rootConnection({ ca }: Pick<Credential, 'ca'>): RequestOptions {
+export function rootConnection(credential: Pick<Credential, 'ca'>): RequestOptions {
+  return { ...onlyRoot(credential), agent: false }
+}
+
+/** Node keeps no connection of a request with a check of its own: that of an agent is for all of its connections. */
+function onlyRoot({ ca }: Pick<Credential, 'ca'>) {
   return {
     ca,
     minVersion: 'TLSv1.3',
-    agent: false,
-    checkServerIdentity: (_host, certificate) =>
+    checkServerIdentity: (_host: string, certificate: PeerCertificate) =>
       /^URI:spiffe:\/\/[a-z0-9.-]+\/root$/.test(certificate.subjectaltname ?? '')
         ? undefined
         : new Error('another server answered: its certificate is not the root’s'),
-  }
+  } as const
 }
 
 /** What the root has answered. @throws MeshError what it refused with; REQUEST_FAILED when it is no answer of a root */
@@ -220,12 +256,14 @@ function refusal(answer: unknown, status: number | undefined): MeshError {
     details,
     faults,
     warnings,
+    remedy,
   } = (answer ?? {}) as {
     error?: unknown
     code?: unknown
     details?: Record<string, unknown>
     faults?: unknown
     warnings?: unknown
+    remedy?: unknown
   }
   const error = told ?? problem
   const isKnown = typeof error === 'string' && Object.hasOwn(ERRORS, error)
@@ -235,6 +273,7 @@ function refusal(answer: unknown, status: number | undefined): MeshError {
     ...details,
     ...(faults === undefined ? {} : { faults }),
     ...(warnings === undefined ? {} : { warnings }),
+    ...(typeof remedy === 'string' && remedy !== REMEDIES[code] ? { remedy } : {}),
     ...(isKnown ? {} : { status }),
   })
 }

@@ -26,6 +26,7 @@ export const ERRORS = {
   KEY_REUSED: ['the idempotency key belongs to another request'],
   KEY_PENDING: ['the first request with this idempotency key has not been answered yet'],
   RATE_LIMITED: ['too many requests[; try again in {seconds} s]'],
+  COMMAND_UNKNOWN: ['the command has ended'],
   RELAY_UNKNOWN: ['relay {relay} was not found', 'the relay was not found'],
   ORGANISATION_UNKNOWN: ['organisation {organisation} was not found', 'the organisation was not found'],
   USER_UNKNOWN: ['user {user} was not found', 'the user was not found'],

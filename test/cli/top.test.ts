@@ -1,49 +1,28 @@
 import { stripVTControlCharacters } from 'node:util'
 import t from 'tap'
 import { keyIn, rowsThatFit, topText, turned, type Screen, type TopFacts } from '../../src/cli/top-view.ts'
+import { CAPACITY, clusterRow, instanceRow, nodeRow, serviceRow, usage } from '../page/rows.ts'
 
 const NOW = 1_800_000_000_000
-const row = { ports: [], runtime: 'process', generation: 1, strategy: 'spread', allow: [] }
 const facts: TopFacts = {
-  clusters: [{ name: 'edge', condition: 'alive', nodes: 2, instances: 2 }],
+  clusters: [clusterRow('edge', { nodes: 2, instances: 2 })],
   nodes: [
-    {
-      id: 'edge/n1',
-      condition: 'alive',
+    nodeRow('edge/n1', {
       instances: 2,
-      runtimes: [],
-      addresses: [],
-      labels: {},
-      capacity: { memoryMb: 1_000, vcpus: 4 },
+      capacity: { ...CAPACITY, memoryMb: 1_000, vcpus: 4 },
       freeMemoryMb: 250,
       freeVcpus: 4,
       certificateUntil: NOW + 72_000_000,
-    },
-    { id: 'edge/n2', condition: 'lost', instances: 0, runtimes: [], addresses: [], labels: {} },
+    }),
+    nodeRow('edge/n2', { condition: 'lost' }),
   ],
   services: [
-    { ...row, id: 'shop.acme.cart.prod', replicas: 2, running: 2 },
-    { ...row, id: 'shop.acme.pay.prod', replicas: 1, running: 0, detail: '1 unplaceable: no gpu\u001b[31m' },
+    serviceRow({ id: 'shop.acme.cart.prod', replicas: 2, running: 2 }),
+    serviceRow({ id: 'shop.acme.pay.prod', detail: '1 unplaceable: no gpu\u001b[31m' }),
   ],
   instances: [
-    ...[0, 1].map((ordinal) => ({
-      id: `shop.acme.cart.prod.${ordinal}`,
-      service: 'shop.acme.cart.prod',
-      ordinal,
-      state: 'running',
-      restarts: 1,
-      generation: 1,
-      node: 'edge/n1',
-      usage: { cpu: 0.25, memoryMb: 20, throttled: 0, oomKills: 0 },
-    })),
-    {
-      id: 'shop.acme.pay.prod.0',
-      service: 'shop.acme.pay.prod',
-      ordinal: 0,
-      state: 'unplaceable',
-      restarts: 0,
-      generation: 0,
-    },
+    ...[0, 1].map((ordinal) => instanceRow(ordinal, { restarts: 1, usage: usage({ cpu: 0.25, memoryMb: 20 }) })),
+    instanceRow(0, { service: 'shop.acme.pay.prod', state: 'unplaceable', generation: 0, node: undefined }),
   ],
 }
 const screen: Screen = { list: 'services', from: 0, columns: 120, lines: 24, now: NOW }
@@ -66,13 +45,12 @@ t.test('nodes', async (t) => {
 })
 
 t.test('no line is wider than the terminal, and no more rows than fit', async (t) => {
-  const services = Array.from({ length: 500 }, (_, at) => ({
-    ...row,
-    id: `application-${at}.namespace.a-rather-long-service.production`,
-    replicas: 1,
-    running: 0,
-    detail: 'x'.repeat(300),
-  }))
+  const services = Array.from({ length: 500 }, (_, at) =>
+    serviceRow({
+      id: `application-${at}.namespace.a-rather-long-service.production`,
+      detail: 'x'.repeat(300),
+    }),
+  )
   for (const columns of [20, 40, 80, 132])
     for (const line of linesOf({ columns, problem: 'the root does not answer'.repeat(9) }, { ...facts, services }))
       t.ok(line.length <= columns, `${columns}: ${line.length}`)

@@ -259,7 +259,12 @@ t.test('scaling, updating and deleting leave nothing behind', async (t) => {
   )
 
   let text = ''
-  for await (const lines of world.api.lines(`/instances/${SERVICE}.0/logs?tail=2`, limit())) text += lines
+  for await (const lines of world.api.text(
+    '/v1/instances/{name}/logs',
+    { path: { name: `${SERVICE}.0` }, query: { tail: 2 } },
+    limit(),
+  ))
+    text += lines
   t.equal(text, `${SERVICE}.0 line 1\n${SERVICE}.0 line 2\n`)
 
   await world.api.call('DELETE', '/apps/shop.acme')

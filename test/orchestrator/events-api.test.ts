@@ -172,8 +172,8 @@ t.test('a stream goes on where it was left', async (t) => {
   t.teardown(() => stop.abort())
   const got: Event[] = []
   const follow = async (after: number) => {
-    for await (const { data } of messagesIn(world.api.lines(`/events/stream?name=${CART}&after=${after}`, stop.signal)))
-      got.push(JSON.parse(data) as Event)
+    const text = world.api.text('/v1/events/stream', { query: { name: CART, after } }, stop.signal)
+    for await (const { data } of messagesIn(text)) got.push(JSON.parse(data) as Event)
   }
   let ended = follow(0).catch(() => undefined)
   await world.api.call('POST', '/apps', sla({ microservice_name: 'cart' }))

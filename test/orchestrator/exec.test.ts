@@ -6,6 +6,7 @@ import { ExecStreams } from '../../src/orchestrator/worker/exec-streams.ts'
 import type { InstanceCommand } from '../../src/orchestrator/worker/runtime.ts'
 import { systemClock } from '../../src/core/kit/clock.ts'
 import { mesh, sla, until } from './mesh.ts'
+import { ask } from './v1.ts'
 import '../support/no-orphans.ts'
 
 /* Commands in instances, from the API of the root to a node and back. */
@@ -30,18 +31,20 @@ test('a command reads and prints through root and cluster, byte for byte, and en
   const { api } = world
   const { signal } = new AbortController()
   const begin = async (...cmd: string[]) =>
-    (await api.call<{ exec: string }>('POST', `/instances/${INSTANCE}/exec`, { cmd })).exec
+    (await api.ask('POST', '/v1/instances/{name}/exec', { path: { name: INSTANCE }, body: { cmd } })).exec
+  const output = (exec: string, until = signal) => api.bytes('/v1/exec/{exec}', { path: { exec } }, until)
+  const bring = (exec: string, body: Buffer, query = {}) =>
+    api.ask('POST', '/v1/exec/{exec}/input', { path: { exec }, query, body }, signal)
 
   const data = randomBytes(1_500_000)
   const number = await begin('sh', '-c', 'cat; echo aside >&2; exit 7')
-  const running = outcome(api.bytes(`/exec/${number}`, signal))
-  for (let at = 0; at < data.length; at += 400_000)
-    await api.upload(`/exec/${number}/input`, data.subarray(at, at + 400_000), signal)
-  await api.upload(`/exec/${number}/input?last=true`, Buffer.alloc(0), signal)
+  const running = outcome(output(number))
+  for (let at = 0; at < data.length; at += 400_000) await bring(number, data.subarray(at, at + 400_000))
+  await bring(number, Buffer.alloc(0), { last: true })
   const { stdout, stderr, code } = await running
   t.ok(stdout.equals(data), 'all that it was given came back')
   t.same([String(stderr), code], ['aside\n', 7])
-  await t.rejects(api.upload(`/exec/${number}/input`, data.subarray(0, 1), signal), { code: 'REQUEST_FAILED' })
+  await t.rejects(bring(number, data.subarray(0, 1)), { code: 'COMMAND_UNKNOWN' })
   const events = await api.call<{ what: string; why?: string }[]>('GET', `/events?name=${INSTANCE}`)
   t.ok(
     events.some(({ what, why }) => what === 'entered' && why === 'sh'),
@@ -49,7 +52,7 @@ test('a command reads and prints through root and cluster, byte for byte, and en
   )
 
   const abort = new AbortController()
-  const frames = execFrames(api.bytes(`/exec/${await begin('sh', '-c', 'echo $$; exec sleep 100')}`, abort.signal))
+  const frames = execFrames(output(await begin('sh', '-c', 'echo $$; exec sleep 100'), abort.signal))
   const { value } = await frames.next()
   const pid = Number(String(value?.bytes))
   abort.abort()
@@ -65,7 +68,11 @@ test('a command reads and prints through root and cluster, byte for byte, and en
   await t.rejects(api.call('POST', '/instances/shop.acme.cart.prod.9/exec', { cmd: ['true'] }), {
     code: 'INSTANCE_UNKNOWN',
   })
-  await t.rejects(api.call('POST', `/instances/${INSTANCE}/exec`, { cmd: [] }), { code: 'USAGE' })
+  await t.rejects(begin(), { code: 'USAGE' })
+  const wrong = await ask(world, `/v1/exec/${'0'.repeat(32)}/input`, { method: 'POST', body: {} })
+  t.match(wrong, { status: 415, headers: { 'content-type': 'application/problem+json' } }, 'what it reads is no JSON')
+  const earlier = await api.call<{ exec: string }>('POST', `/instances/${INSTANCE}/exec`, { cmd: ['true'] })
+  t.match(earlier.exec, /^[0-9a-f]{32}$/, 'the path of earlier versions')
 })
 
 test('a command whose output nobody reads has to wait; its end is told after all that it printed', async (t) => {

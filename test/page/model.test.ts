@@ -2,38 +2,19 @@ import t from 'tap'
 import { withEvents } from '../../src/page/model/mesh.ts'
 import { certificateOf, clusterView, nodeView, nodeViews, shownNodes } from '../../src/page/model/nodes.ts'
 import { hashOf, routeIn } from '../../src/page/model/route.ts'
-import type { EventRow, InstanceRow, NodeRow, ServiceRow } from '../../src/page/model/rows.ts'
+import type { EventRow, InstanceRow, ServiceRow } from '../../src/page/model/rows.ts'
 import { serviceView, serviceViews, shownServices, toneOf } from '../../src/page/model/services.ts'
 import { coresText, memoryText, nameParts, spanText, whenText } from '../../src/page/model/text.ts'
 import { tokenIn } from '../../src/page/model/typed-token.ts'
 import { Watched } from '../../src/page/model/watched.ts'
 import { windowOf } from '../../src/page/model/window.ts'
+import { CAPACITY, clusterRow, instanceRow, nodeRow as node, serviceRow, usage } from './rows.ts'
 
 const NOW = 1_800_000_000_000
 const HOUR = 3_600_000
 
-function service(more: Partial<ServiceRow> = {}): ServiceRow {
-  return {
-    id: 'shop.acme.cart.prod',
-    ports: [],
-    runtime: 'process',
-    replicas: 3,
-    running: 0,
-    generation: 2,
-    strategy: 'spread',
-    allow: [],
-    ...more,
-  }
-}
-
-function instance(ordinal: number, more: Partial<InstanceRow> = {}): InstanceRow {
-  const row = { service: 'shop.acme.cart.prod', ordinal, state: 'running', restarts: 0, generation: 2, node: 'edge/n1' }
-  return { id: `shop.acme.cart.prod.${ordinal}`, ...row, ...more }
-}
-
-function node(id: string, more: Partial<NodeRow> = {}): NodeRow {
-  return { id, condition: 'alive', instances: 0, runtimes: [], addresses: [], labels: {}, ...more }
-}
+const service = (more: Partial<ServiceRow> = {}) => serviceRow({ replicas: 3, generation: 2, ...more })
+const instance = (ordinal: number, more: Partial<InstanceRow> = {}) => instanceRow(ordinal, { generation: 2, ...more })
 
 function event(number: number, more: Partial<EventRow> = {}): EventRow {
   return { number, at: NOW, what: 'ready', by: 'worker', ...more }
@@ -97,10 +78,10 @@ t.test('how a service is, in one word and one colour', async (t) => {
 })
 
 t.test('a service’s numbers are those of its instances', async (t) => {
-  const usage = { cpu: 0.25, memoryMb: 30, throttled: 0, oomKills: 0 }
+  const used = usage({ cpu: 0.25, memoryMb: 30 })
   const view = serviceView(service(), [
-    instance(0, { usage, restarts: 2 }),
-    instance(1, { usage, generation: 1 }),
+    instance(0, { usage: used, restarts: 2 }),
+    instance(1, { usage: used, generation: 1 }),
     instance(2, { state: 'requested', generation: 0, node: undefined as never }),
   ])
   t.match(view, { wanted: 3, ready: 2, updated: 1, cpu: 0.5, memoryMb: 60, restarts: 2 })
@@ -147,7 +128,7 @@ t.test('how a node is', async (t) => {
     t.same({ word: view.word, tone: view.tone }, { word, tone }, word)
   }
   const full = nodeView(
-    node('edge/n1', { capacity: { memoryMb: 1_000, vcpus: 4 }, freeMemoryMb: 250, freeVcpus: 5 }),
+    node('edge/n1', { capacity: { ...CAPACITY, memoryMb: 1_000, vcpus: 4 }, freeMemoryMb: 250, freeVcpus: 5 }),
     NOW,
   )
   t.match(full, { cluster: 'edge', name: 'n1', memoryTaken: 0.75, cpuTaken: 0 }, 'shares stay between 0 and 1')
@@ -162,14 +143,9 @@ t.test('how a node is', async (t) => {
     'by label',
   )
   t.equal(
-    clusterView({
-      name: 'a',
-      condition: 'alive',
-      nodes: 1,
-      instances: 0,
-      total: { memoryMb: 100 },
-      free: { memoryMb: 20 },
-    }).memoryTaken,
+    clusterView(
+      clusterRow('a', { nodes: 1, total: { ...CAPACITY, memoryMb: 100 }, free: { ...CAPACITY, memoryMb: 20 } }),
+    ).memoryTaken,
     0.8,
   )
 })
@@ -273,7 +249,7 @@ t.test('a watch is put together, and never shows half a mesh', async (t) => {
   take('synced', {}, '00000001-1-0')
   t.same(names(), ['c'])
   take('instances', { id: 'x', row: instance(0) })
-  watched.takeUsage([instance(0, { usage: { cpu: 1, memoryMb: 5, throttled: 0, oomKills: 0 } })])
+  watched.takeUsage([instance(0, { usage: usage({ cpu: 1, memoryMb: 5 }) })])
   t.match(watched.mesh().instances, [{ usage: { memoryMb: 5 } }])
   take('instances', { id: 'x', row: instance(0, { state: 'stopping' }) })
   t.match(watched.mesh().instances, [{ state: 'stopping', usage: { memoryMb: 5 } }], 'what it uses stays known')

@@ -3,28 +3,11 @@ import { effectText, isEmpty } from '../../src/page/model/difference.ts'
 import { located, readDocument } from '../../src/page/model/document.ts'
 import { NO_LINES, withText } from '../../src/page/model/log-lines.ts'
 import { fitted, hitAt, layoutOf, nextNode, zoomed } from '../../src/page/model/map-layout.ts'
-import type { ClusterRow, EventRow, InstanceRow, NodeRow } from '../../src/page/model/rows.ts'
+import type { EventRow, InstanceRow } from '../../src/page/model/rows.ts'
 import { byHour, eventsAbout, eventsWith, puzzling, suggested, verdictsOf } from '../../src/page/model/why.ts'
+import { clusterRow as cluster, instanceRow, nodeRow as node, serviceRow } from './rows.ts'
 
-const cluster = (name: string): ClusterRow => ({ name, condition: 'alive', nodes: 0, instances: 0 })
-const node = (id: string): NodeRow => ({
-  id,
-  condition: 'alive',
-  instances: 0,
-  runtimes: [],
-  addresses: [],
-  labels: {},
-})
-const instance = (ordinal: number, more: Partial<InstanceRow> = {}): InstanceRow => ({
-  id: `shop.acme.cart.prod.${ordinal}`,
-  service: 'shop.acme.cart.prod',
-  ordinal,
-  state: 'running',
-  restarts: 0,
-  generation: 1,
-  node: 'a/n1',
-  ...more,
-})
+const instance = (ordinal: number, more: Partial<InstanceRow> = {}) => instanceRow(ordinal, { node: 'a/n1', ...more })
 const event = (number: number, more: Partial<EventRow> = {}): EventRow => ({
   number,
   at: number * 1_000,
@@ -121,17 +104,7 @@ t.test('an explanation is read as one line for each candidate', async (t) => {
 })
 
 t.test('what asks for reasons, and what happened to it', async (t) => {
-  const service = (id: string, detail?: string) => ({
-    id,
-    ports: [],
-    runtime: 'process',
-    replicas: 1,
-    running: 0,
-    generation: 1,
-    strategy: 'spread',
-    allow: [],
-    ...(detail === undefined ? {} : { detail }),
-  })
+  const service = (id: string, detail?: string) => serviceRow({ id, ...(detail === undefined ? {} : { detail }) })
   const services = [service('a.x.fine.x'), service('a.x.slow.x', 'updated 0/1'), service('a.x.ill.x')]
   const ill = instance(0, { service: 'a.x.ill.x', state: 'unplaceable' })
   t.same(puzzling(services, [ill]), ['a.x.ill.x', 'a.x.slow.x'], 'the worst first')

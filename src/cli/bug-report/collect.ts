@@ -23,7 +23,13 @@ const MOST_BYTES = 4 * 1_048_576
 /** What a report holds, where it is there. */
 export function partsOf(here: Context): Part[] {
   const roles = rolesHere(here)
-  const root = hasCredential(here) ? [...MESH_LISTS.map((list) => meshPart(here, list)), checksPart(here)] : []
+  const root = hasCredential(here)
+    ? [
+        ...MESH_LISTS.map((list) => listPart(here, list)),
+        ...MESH_FACTS.map((fact) => factPart(here, fact)),
+        checksPart(here),
+      ]
+    : []
   return [
     { name: 'machine.json', read: async () => json(machineOf(here)) },
     { name: 'state-files.txt', read: async () => listing(here.state, '').join('\n') },
@@ -45,16 +51,22 @@ export function partsOf(here: Context): Part[] {
 
 const JOURNAL = ['--no-pager', '-n', '5000', '-o', 'short-iso-precise']
 const AGENT_ROUTES = ['peers', 'flows', 'netcheck', 'relays']
-const MESH_LISTS = ['status', 'clusters', 'nodes', 'relays', 'services', 'instances', 'authority', 'events?limit=1000']
+const MESH_LISTS = ['clusters', 'nodes', 'relays', 'services', 'instances', 'events'] as const
+const MESH_FACTS = ['status', 'authority'] as const
 
 function agentPart(here: Context, route: string): Part {
   const query: Record<string, string> = route === 'flows' ? { recent: 'true' } : {}
   return { name: `agent/${route}.json`, read: async () => json(await agent(here, `/${route}`, query)) }
 }
 
-function meshPart(here: Context, list: string): Part {
-  const name = list.split('?')[0] ?? list
-  return { name: `mesh/${name}.json`, read: async () => json(await rootClient(here).call('GET', `/${list}`)) }
+/** Of a list the first thousand; of events the newest. */
+function listPart(here: Context, list: (typeof MESH_LISTS)[number]): Part {
+  const read = async () => json(await rootClient(here).all(`/v1/${list}`, {}, { most: 1_000 }))
+  return { name: `mesh/${list}.json`, read }
+}
+
+function factPart(here: Context, fact: (typeof MESH_FACTS)[number]): Part {
+  return { name: `mesh/${fact}.json`, read: async () => json(await rootClient(here).ask('GET', `/v1/${fact}`, {})) }
 }
 
 function checksPart(here: Context): Part {

@@ -3,6 +3,7 @@ import { MeshError } from '../../core/errors.ts'
 import { printable } from '../../core/kit/printable.ts'
 import { rootClient, type Context } from '../context.ts'
 import { present } from '../role-options.ts'
+import { namesOf as listed } from '../names.ts'
 import { hasCredential } from '../roles-here.ts'
 import { completionOf, type NamedKind } from './candidates.ts'
 import { SCRIPTS, SHELLS } from './scripts.ts'
@@ -62,13 +63,7 @@ const LIMIT_MS = 1_000
 async function namesOf(kind: NamedKind, context: Context): Promise<string[]> {
   if (!hasCredential(context)) return []
   try {
-    const rows = await rootClient(context).call<{ id?: string; name?: string }[]>(
-      'GET',
-      `/${kind}`,
-      undefined,
-      AbortSignal.timeout(LIMIT_MS),
-    )
-    return rows.map(({ id, name = '' }) => id ?? name)
+    return await listed(rootClient(context), kind, undefined, AbortSignal.timeout(LIMIT_MS))
   } catch {
     return []
   }

@@ -52,14 +52,25 @@ export function clusterRoutes(app: App, context: ApiContext): void {
   )
   app.post<NodePath>('/nodes/:cluster/:node/uncordon', ({ params }) => uncordon(params, context))
 
-  app.post('/tokens', async ({ body }) => {
-    const { role, cluster, ttlSeconds = TTL_SECONDS } = readToken(body)
-    const minted =
-      role === 'cluster'
-        ? mintClusterToken(cluster, ttlSeconds, context)
-        : await (await issuerOf(cluster, context)).link.request('token.mint', { role, ttlSeconds })
-    return { ...minted, command: `hedgerow ${role === 'node' ? 'agent' : role} --token-file FILE` }
-  })
+  app.post('/tokens', ({ body }) => createJoinToken(readToken(body), context))
+}
+
+export interface WantedToken {
+  role: 'node' | 'cluster' | 'relay'
+  cluster?: string
+  ttlSeconds?: number
+}
+
+/** @throws MeshError USAGE, CLUSTER_UNKNOWN, LINK_CLOSED */
+export async function createJoinToken(
+  { role, cluster, ttlSeconds = TTL_SECONDS }: WantedToken,
+  context: ApiContext,
+): Promise<{ token: string; expiresAt: number; command: string }> {
+  const minted =
+    role === 'cluster'
+      ? mintClusterToken(cluster, ttlSeconds, context)
+      : await (await issuerOf(cluster, context)).link.request('token.mint', { role, ttlSeconds })
+  return { ...minted, command: `hedgerow ${role === 'node' ? 'agent' : role} --token-file FILE` }
 }
 
 /** @throws MeshError CLUSTER_UNKNOWN, NODE_UNKNOWN, LINK_CLOSED */

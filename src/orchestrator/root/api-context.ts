@@ -6,6 +6,7 @@ import type { LinkServer } from '../link/link-server.ts'
 import type { Rules } from '../scheduling/schedule.ts'
 import type { Events } from './events/events.ts'
 import type { Clusters } from './clusters.ts'
+import type { ExecCommands } from './exec-commands.ts'
 import type { NodeDirectory } from './node-directory.ts'
 import type { LargeSubmissions } from './large-submission.ts'
 import type { Reconciler } from './reconciler.ts'
@@ -18,6 +19,7 @@ import type { RevocationRegister } from './revocation-register.ts'
 import type { Rotation } from './rotation.ts'
 import type { Secrets } from './secrets.ts'
 import type { RootStore } from './root-store.ts'
+import type { Usages } from './usages.ts'
 import type { Vips } from './vips.ts'
 import type { Live } from './v1/watch/live.ts'
 
@@ -39,6 +41,8 @@ export interface ApiContext {
   server: LinkServer
   events: Events
   secrets: Secrets
+  commands: ExecCommands
+  usages: Usages
   live: Live
   people: People
   passwords: Passwords

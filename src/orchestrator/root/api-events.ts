@@ -48,7 +48,7 @@ function queryOf({ name, since, after }: { name?: string; since?: string; after?
 }
 
 /** https://html.spec.whatwg.org/multipage/server-sent-events.html; a line that begins with a colon is a sign of life. */
-async function* pieces(followed: AsyncIterable<Followed>): AsyncIterable<Buffer> {
+export async function* pieces(followed: AsyncIterable<Followed>): AsyncIterable<Buffer> {
   for await (const { events, isMissing } of followed) {
     const missing = isMissing ? 'event: missing\ndata: {}\n\n' : ''
     yield Buffer.from(events.length === 0 && !isMissing ? ':\n\n' : missing + events.map(textOf).join(''))

@@ -6,7 +6,7 @@ import type { InstanceId } from '../../core/model/ids.ts'
 import { type App, goneOf, reader } from '../link/link-server.ts'
 import type { ApiContext, Id } from './api-context.ts'
 import type { UsageRow } from '../link/messages.ts'
-import type { ClusterLink, LinkedCluster } from './clusters.ts'
+import type { ClusterLink } from './clusters.ts'
 import { jsonRows } from './json-rows.ts'
 import { instanceRow, leftBehind } from './rows.ts'
 
@@ -25,10 +25,10 @@ const readLogs = reader(
 const readList = reader(Type.Object({ usage: Type.Optional(Type.Enum(['true', 'false'])) }))
 
 /** Instances, what they use, and what they wrote. */
-export function instanceRoutes(app: App, { store, clusters, nodes, reconciler }: ApiContext): void {
+export function instanceRoutes(app: App, { store, clusters, nodes, reconciler, usages }: ApiContext): void {
   app.get('/instances', async ({ query }, reply) => {
     const { usage: isAsked } = readList(query)
-    const usage = isAsked === 'true' ? await usageOf(clusters.all()) : new Map<string, UsageRow>()
+    const usage = isAsked === 'true' ? await usages.list() : new Map<string, UsageRow>()
     const left = leftBehind({ store, nodes })
     return jsonRows(reply, store.instances.list(), (record) => {
       const row = instanceRow(record, left, { store, reconciler })
@@ -63,14 +63,6 @@ export async function sendLogs(
   const { link } = await clusters.linkedSoon(record.cluster)
   const lines = await openLogs(link, { instance: record.id, ...asked }, goneOf(reply.raw))
   return reply.type('text/plain; charset=utf-8').send(lines)
-}
-
-/** What instances use now, of the clusters that answer; those of earlier versions do not know the question. */
-export async function usageOf(linked: Iterable<LinkedCluster>): Promise<Map<string, UsageRow>> {
-  const lists = await Promise.all(
-    Array.from(linked, async ({ link }) => (await link.request('usage.list', {}).catch(() => ({ usage: [] }))).usage),
-  )
-  return new Map(lists.flat().map((row) => [row.instance, row]))
 }
 
 /** Pulled through the cluster as fast as the reader reads. */

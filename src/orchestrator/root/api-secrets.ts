@@ -23,19 +23,19 @@ export function secretRoutes(app: App, { secrets }: ApiContext): void {
 
   app.post('/secrets', ({ body }) => {
     const { name, value, replace } = readSecret(body)
-    const id = nameIn(name)
+    const id = secretNamed(name)
     return { name: id, result: secrets.put(id, Buffer.from(value, 'base64'), { mayReplace: replace === true }) }
   })
 
   app.delete<Id>('/secrets/:id', ({ params }) => {
-    const id = nameIn(params.id)
+    const id = secretNamed(params.id)
     secrets.delete(id)
     return { deleted: [id] }
   })
 }
 
-/** `app.namespace.name` */
-function nameIn(given: string): string {
+/** `app.namespace.name`; @throws MeshError USAGE */
+export function secretNamed(given: string): string {
   const labels = labelsOf(given)
   if (labels?.length === 3) return labels.join('.')
   throw new MeshError('USAGE', {

@@ -1,5 +1,6 @@
 import { isMeshError } from '../../core/errors.ts'
 import type { ServiceId } from '../../core/model/ids.ts'
+import type { InstanceState } from '../../core/model/instance.ts'
 import type { ResponseBody, rootToCluster } from '../link/messages.ts'
 import { reasonOf } from '../link/reason.ts'
 import type { Candidate } from '../scheduling/candidate.ts'
@@ -27,7 +28,7 @@ type TierExplanation = Explanation & { at?: number }
 export interface PlacementExplanation {
   service: ServiceId
   instance?: string
-  state?: string
+  state?: InstanceState
   node?: string
   detail?: string
   /** Which cluster. */

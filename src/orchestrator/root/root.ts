@@ -27,6 +27,7 @@ import { Events } from './events/events.ts'
 import { ClusterMessages } from './cluster-messages.ts'
 import { ClusterIssuer } from './cluster-issuer.ts'
 import { Clusters } from './clusters.ts'
+import { ExecCommands } from './exec-commands.ts'
 import { refuseDuplicateKeys } from './json-body.ts'
 import { LargeSubmissions } from './large-submission.ts'
 import { NodeDirectory } from './node-directory.ts'
@@ -44,6 +45,7 @@ import { showServices } from './service-metrics.ts'
 import { Rotation } from './rotation.ts'
 import { Secrets } from './secrets.ts'
 import { changeStore, idOf } from './submission.ts'
+import { Usages } from './usages.ts'
 import { mendVips } from './vip-requests.ts'
 import { Vips } from './vips.ts'
 
@@ -270,6 +272,8 @@ async function startServer(
   const { identity, store, people, clusters, reconciler, log } = parts
   const live = new LiveRows(parts)
   life.every(TICK_MS, () => live.tick(), 'rows that are watched')
+  const usages = new Usages(clusters, parts.clock)
+  const commands = life.use(new ExecCommands())
   const server = life.use(
     await LinkServer.start(
       {
@@ -281,7 +285,7 @@ async function startServer(
         upgrades: { '/link': linkUpgrade(clusters, store) },
         routes: (app, server) => {
           const view = new View(people.admin(), people)
-          const context = { ...parts, server, live, view, startedAt: parts.clock.now() }
+          const context = { ...parts, server, live, view, commands, usages, startedAt: parts.clock.now() }
           for (const [prefix, routes] of [
             ['/v1', v1Routes],
             ['/api/v1', apiRoutes],

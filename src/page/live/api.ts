@@ -44,6 +44,18 @@ export class Api {
     return (await this.#send('GET', path, undefined, signal)).json() as Promise<T>
   }
 
+  /** Every page of a list. @throws ApiError */
+  async all<T>(path: string, signal?: AbortSignal): Promise<T[]> {
+    const rows: T[] = []
+    for (let cursor: string | undefined = ''; cursor !== undefined; ) {
+      const from = `${path}${path.includes('?') ? '&' : '?'}limit=1000${cursor === '' ? '' : `&cursor=${cursor}`}`
+      const page: { items: T[]; next?: string } = await this.get(from, signal)
+      rows.push(...page.items)
+      cursor = page.next
+    }
+    return rows
+  }
+
   /** @throws ApiError */
   async post<T>(path: string, body: unknown = {}): Promise<T> {
     return (await this.#send('POST', path, body)).json() as Promise<T>

@@ -1,4 +1,5 @@
-import type { Api, Fault } from './api.ts'
+import type { components } from '../../client/api-types.ts'
+import type { Api } from './api.ts'
 
 /** What can be asked of the root beside the lists, and done. */
 
@@ -8,14 +9,17 @@ const instance = (name: string) => `/v1/instances/${id(name)}`
 /** `cluster/node` is two parts of the path. */
 const node = (name: string) => `/v1/nodes/${name.split('/').map(id).join('/')}`
 
-export interface Revision {
-  number: number
-  generation: number
-  at: number
-  rollbackTo?: number
-  isAutomatic?: boolean
-  isComplete?: boolean
-}
+type Schemas = components['schemas']
+export type Revision = Schemas['Revision']
+export type Moved = Schemas['Moved']
+export type DrainStatus = Schemas['DrainStatus']
+/** What one tier says of every candidate. */
+export type TierExplanation = Schemas['TierExplanation']
+export type Explanation = Schemas['Explanation']
+export type Applied = Schemas['Applied']
+/** Of a dry run. */
+export type Difference = Applied['services'][number] &
+  Required<Pick<Applied['services'][number], 'fields' | 'instances' | 'places'>>
 
 export const revisionsOf = async (api: Api, name: string, signal?: AbortSignal) =>
   (await api.get<{ items: Revision[] }>(`${service(name)}/revisions`, signal)).items
@@ -25,15 +29,6 @@ export const scale = (api: Api, name: string, replicas: number) =>
 
 export const rollBack = (api: Api, name: string, to: number) =>
   api.post<{ revision: number; change: 'updated' | 'unchanged' }>(`${service(name)}/rollback`, { to })
-
-export interface Moved {
-  node?: string
-  epoch: number
-  /** Why it had to be stopped first. */
-  gap?: string
-  /** What does not move with it. */
-  keeps?: string
-}
 
 export const restart = (api: Api, name: string) => api.post<Moved>(`${instance(name)}/restart`)
 
@@ -47,12 +42,6 @@ export const cordon = (api: Api, name: string, reason: string) =>
 
 export const uncordon = (api: Api, name: string) => api.post<{ changed: boolean }>(`${node(name)}/uncordon`)
 
-export interface DrainStatus {
-  isDraining: boolean
-  left: { instance: string; state: 'moving' | 'waiting' | 'stays'; to?: string; why?: string }[]
-  leaving: number
-}
-
 export const drain = (api: Api, name: string, { reason, force }: { reason: string; force: boolean }) =>
   api.post<DrainStatus>(`${node(name)}/drain`, { ...because(reason), ...(force ? { force } : {}) })
 
@@ -62,60 +51,18 @@ export const drainStatus = (api: Api, name: string, signal?: AbortSignal) =>
 export const logOf = (api: Api, name: string, signal: AbortSignal) =>
   api.text(`${instance(name)}/logs?tail=200&follow=true`, signal)
 
-/** What every filter and score says of one candidate. */
-export interface Judged {
-  id: string
-  refusals: Record<string, string>
-  score?: number[]
-}
-
-export interface Explanation {
-  strategy: string
-  filters: string[]
-  terms: string[]
-  candidates: number
-  fit: number
-  judged: Judged[]
-  chosen?: string
-  why?: string
-  at?: number
-}
-
-export interface PlacementExplanation {
-  service: string
-  instance?: string
-  state?: string
-  node?: string
-  detail?: string
-  root: Explanation
-  clusters: ({ cluster: string } & ({ nodes: Explanation } | { unknown: string }))[]
-}
-
 /** `about`: a service, or an instance of it. */
 export const explain = (api: Api, about: string, signal?: AbortSignal) =>
-  api.get<PlacementExplanation>(`${about.split('.').length > 4 ? instance(about) : service(about)}/explain`, signal)
-
-export interface Difference {
-  id: string
-  change: 'created' | 'updated' | 'unchanged' | 'removed'
-  fields: string[]
-  instances: { added: number; replaced: number; changedInPlace: number; removed: number }
-  gap?: string
-  places: { instance: string; place?: string; reason?: string }[]
-}
-
-interface Answer {
-  apps: string[]
-  warnings: Fault[]
-}
+  api.get<Explanation>(`${about.split('.').length > 4 ? instance(about) : service(about)}/explain`, signal)
 
 const documents = (query: string) => `/v1/apps${query}`
 
-export const dryRun = (api: Api, document: unknown, { prune }: { prune: boolean }) =>
-  api.post<Answer & { services: Difference[] }>(documents(`?dryRun=true${prune ? '&prune=true' : ''}`), document)
+const UNTOUCHED = { fields: [], places: [], instances: { added: 0, replaced: 0, changedInPlace: 0, removed: 0 } }
+
+export const dryRun = async (api: Api, document: unknown, { prune }: { prune: boolean }) => {
+  const answer = await api.post<Applied>(documents(`?dryRun=true${prune ? '&prune=true' : ''}`), document)
+  return { ...answer, services: answer.services.map((one): Difference => ({ ...UNTOUCHED, ...one })) }
+}
 
 export const apply = (api: Api, document: unknown, { prune }: { prune: boolean }) =>
-  api.post<Answer & { services: { id: string; change: string; gap?: string }[] }>(
-    documents(prune ? '?prune=true' : ''),
-    document,
-  )
+  api.post<Applied>(documents(prune ? '?prune=true' : ''), document)

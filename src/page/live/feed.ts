@@ -96,7 +96,7 @@ export class Feed {
       const began = performance.now()
       if (document.visibilityState === 'visible')
         await this.#api
-          .get<InstanceRow[]>('/api/v1/instances?usage=true', signal)
+          .all<InstanceRow>('/v1/instances?usage=true', signal)
           .then((rows) => this.#watched.takeUsage(rows))
           .catch(() => undefined)
       if (signal.aborted) return

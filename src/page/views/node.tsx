@@ -68,7 +68,7 @@ export function NodePanel({ id, view, mesh, now }: Props) {
               {row.addresses.join(' ') || '–'}
             </span>,
           ],
-          ['Labels', labels.map(([key, value]) => `${key}=${String(value)}`).join(' ') || '–'],
+          ['Labels', labels.map(([key, value]) => `${key}=${value}`).join(' ') || '–'],
         ]}
       />
       <h3>

@@ -1,6 +1,6 @@
 import { useEffect, useMemo, useState } from 'preact/hooks'
 import { ApiError } from '../live/api.ts'
-import { explain, type Explanation, type PlacementExplanation } from '../live/calls.ts'
+import { explain, type Explanation, type TierExplanation } from '../live/calls.ts'
 import { Badge } from '../parts/badge.tsx'
 import { useDesk } from '../parts/desk.tsx'
 import { EventList } from '../parts/events.tsx'
@@ -87,7 +87,7 @@ function hourText(hour: number): string {
 /** As the root and its clusters explain it. Asked anew when the instances of the service have changed. */
 function Placement({ about, mesh, now }: { about: string; mesh: Mesh; now: number }) {
   const { api } = useDesk()
-  const [told, setTold] = useState<PlacementExplanation>()
+  const [told, setTold] = useState<Explanation>()
   const [fault, setFault] = useState<string>()
   const service = about.split('.').slice(0, 4).join('.')
   const places = useMemo(
@@ -137,7 +137,7 @@ function Placement({ about, mesh, now }: { about: string; mesh: Mesh; now: numbe
           {told.detail === undefined ? undefined : <p class="notice busy">{told.detail}</p>}
           <Tier title="Which cluster" explanation={told.root} now={now} />
           {told.clusters.map((one) =>
-            'nodes' in one ? (
+            one.nodes !== undefined ? (
               <Tier key={one.cluster} title={`Which node of ${one.cluster}`} explanation={one.nodes} now={now} />
             ) : (
               <p key={one.cluster} class="muted">
@@ -157,7 +157,7 @@ function faultText(error: unknown): string {
     : (error as Error).message
 }
 
-function leadOf({ instance, node, state, root }: PlacementExplanation): string {
+function leadOf({ instance, node, state, root }: Explanation): string {
   if (instance === undefined)
     return root.chosen === undefined
       ? 'Another instance would fit nowhere at present.'
@@ -172,7 +172,7 @@ const WORDS: Readonly<Record<Verdict['kind'], readonly [Tone, string]>> = {
   refused: ['idle', 'refused'],
 }
 
-function Tier({ title, explanation, now }: { title: string; explanation: Explanation; now: number }) {
+function Tier({ title, explanation, now }: { title: string; explanation: TierExplanation; now: number }) {
   const { candidates, fit, strategy, at } = explanation
   const verdicts = verdictsOf(explanation)
   return (

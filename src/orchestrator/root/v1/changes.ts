@@ -1,8 +1,8 @@
 import Type from 'typebox'
 import { MeshError } from '../../../core/errors.ts'
 import { splitInstanceId } from '../../../core/model/ids.ts'
-import { DrainStatusOf, MAX_REASON } from '../../link/messages.ts'
-import { NodeIdText, Spec } from '../../link/schemas.ts'
+import { MAX_REASON } from '../../link/messages.ts'
+import { NodeIdText } from '../../link/schemas.ts'
 import {
   applyDocument,
   deleteApp,
@@ -15,12 +15,13 @@ import { cordon, uncordon } from '../api-clusters.ts'
 import { sendLogs } from '../api-instances.ts'
 import { drain, drained, migrate, restart, runJob } from '../api-moves.ts'
 import { removeCluster, removeNode, removeRelay } from '../api-removal.ts'
-import { explainPlacement, type PlacementExplanation } from '../explain.ts'
+import { explainPlacement } from '../explain.ts'
 import { revisionsOf } from '../revisions.ts'
 import { rollBack } from '../rollback.ts'
 import { definedOf } from './defined.ts'
 import { checkMatch, etagOf, ifMatch } from './etag.ts'
 import { operation } from './operation.ts'
+import { Applied, DrainStatus, Explanation, Moved, Revision } from './schemas.ts'
 
 const one = (description: string) => Type.String({ minLength: 1, maxLength: 400, description })
 const service = Type.Object({ name: one('`app.namespace.service.namespace`') })
@@ -31,50 +32,6 @@ const Count = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER })
 const Deleted = Type.Object({ deleted: Type.Array(Type.String()) })
 const Changed = Type.Object({ changed: Type.Boolean({ description: 'False: it was so already.' }) })
 const reason = Type.Optional(Type.String({ maxLength: MAX_REASON, description: 'Why; other operators are shown it.' }))
-const Fault = Type.Object({ path: Type.String(), problem: Type.String(), remedy: Type.Optional(Type.String()) })
-
-const Applied = Type.Object({
-  apps: Type.Array(Type.String()),
-  warnings: Type.Array(Fault),
-  dryRun: Type.Optional(Type.Literal(true)),
-  services: Type.Array(
-    Type.Object({
-      id: Type.String(),
-      change: Type.Enum(['created', 'updated', 'unchanged', 'removed']),
-      gap: Type.Optional(Type.String({ description: 'Why it does not answer while it is updated.' })),
-      fields: Type.Optional(Type.Array(Type.String(), { description: 'Of a dry run: keys that have another value.' })),
-      differences: Type.Optional(
-        Type.Array(
-          Type.Object({
-            keys: Type.Array(Type.String()),
-            before: Type.Optional(Type.Unknown()),
-            after: Type.Optional(Type.Unknown()),
-          }),
-          { description: 'Of a dry run: what they were and what they would be, with every default filled in.' },
-        ),
-      ),
-      instances: Type.Optional(
-        Type.Object(
-          { added: Count, replaced: Count, changedInPlace: Count, removed: Count },
-          {
-            description: 'Of a dry run.',
-          },
-        ),
-      ),
-      places: Type.Optional(
-        Type.Array(
-          Type.Object({
-            instance: Type.String(),
-            place: Type.Optional(Type.String()),
-            reason: Type.Optional(Type.String()),
-          }),
-          { description: 'Of a dry run: where the first new instances would go, or why nowhere.' },
-        ),
-      ),
-    }),
-  ),
-})
-
 const applyOperation = operation({
   id: 'apply',
   needs: 'change given',
@@ -87,7 +44,7 @@ const applyOperation = operation({
     dryRun: Type.Optional(Type.Boolean({ description: 'Changes nothing.' })),
     prune: Type.Optional(Type.Boolean({ description: 'Services of its apps that it does not name are deleted.' })),
   }),
-  body: Type.Unsafe<unknown>(Type.Object({}, { description: 'docs/sla.md', additionalProperties: true })),
+  body: Type.Unknown({ description: 'An SLA document: docs/sla.md.' }),
   answer: Applied,
   refusals: [409, 413, 415, 422, 507],
   run: ({ query, body }, context) =>
@@ -150,17 +107,7 @@ const listRevisions = operation({
   summary: 'What was applied of a service, the last ten',
   params: service,
   answer: Type.Object({
-    items: Type.Array(
-      Type.Object({
-        number: Count,
-        generation: Count,
-        at: Count,
-        spec: Spec,
-        rollbackTo: Type.Optional(Count),
-        isAutomatic: Type.Optional(Type.Literal(true)),
-        isComplete: Type.Optional(Type.Literal(true, { description: 'Every instance ran it.' })),
-      }),
-    ),
+    items: Type.Array(Revision),
   }),
   refusals: [404],
   run: ({ params }, { store }) => {
@@ -208,10 +155,6 @@ const anew = {
     Type.Integer({ minimum: 1, maximum: 1_000, description: 'Candidates of each tier; 100 by default.' }),
   ),
 }
-const Explained = Type.Unsafe<PlacementExplanation>(
-  Type.Record(Type.String(), Type.Unknown(), { description: 'What each tier decided, and why.' }),
-)
-
 const explainService = operation({
   id: 'explainService',
   needs: 'see service',
@@ -219,7 +162,7 @@ const explainService = operation({
   summary: 'Where a further instance would go, and why',
   params: service,
   query: Type.Object(anew),
-  answer: Explained,
+  answer: Explanation,
   refusals: [404],
   run: ({ params, query: { anew = false, most = 100 } }, context) =>
     explainPlacement(existingService(context.store, params.name), undefined, { anew, most }, context),
@@ -232,7 +175,7 @@ const explainInstance = operation({
   summary: 'Why an instance is where it is',
   params: instance,
   query: Type.Object(anew),
-  answer: Explained,
+  answer: Explanation,
   refusals: [404],
   run: ({ params, query: { anew = false, most = 100 } }, context) => {
     const id = params.name.toLowerCase()
@@ -261,15 +204,6 @@ const logs = operation({
   refusals: [404, 503, 504],
   run: ({ params, query: { tail = 100, follow = false, since }, reply }, context) =>
     sendLogs(params.name.toLowerCase(), { tail, follow, ...(since === undefined ? {} : { since }) }, reply, context),
-})
-
-const Moved = Type.Object({
-  instance: Type.String(),
-  from: Type.Optional(Type.String()),
-  node: Type.Optional(Type.String()),
-  epoch: Count,
-  gap: Type.Optional(Type.String({ description: 'Why it is stopped first.' })),
-  keeps: Type.Optional(Type.String({ description: 'What stays where it was.' })),
 })
 
 const migrateOperation = operation({
@@ -330,7 +264,7 @@ const drainOperation = operation({
   summary: 'What runs on the node moves away',
   params: node,
   body: Type.Object({ force: Type.Optional(Type.Boolean()), reason }, closed),
-  answer: DrainStatusOf,
+  answer: DrainStatus,
   refusals: [404, 415, 503, 504],
   run: ({ params, body }, context) => drain(params, body, context),
 })
@@ -341,7 +275,7 @@ const drainedOperation = operation({
   path: '/nodes/{cluster}/{node}/drain',
   summary: 'What is left on a node that drains',
   params: node,
-  answer: DrainStatusOf,
+  answer: DrainStatus,
   refusals: [404, 503, 504],
   run: ({ params }, context) => drained(params, context),
 })

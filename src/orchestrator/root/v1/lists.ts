@@ -5,7 +5,6 @@ import { MeshError } from '../../../core/errors.ts'
 import type { UsageRow } from '../../link/messages.ts'
 import { Spec } from '../../link/schemas.ts'
 import { existingService } from '../api-apps.ts'
-import { usageOf } from '../api-instances.ts'
 import { statusOf } from '../api-status.ts'
 import type { Event as MeshEvent } from '../events/event.ts'
 import { EVENT_WORDS, type EventWord } from '../events/event.ts'
@@ -89,7 +88,7 @@ const listInstances = operation({
   run: async ({ query }, context) => {
     const { store } = context
     const { service, node, cluster, state } = query
-    const usage = query.usage === true ? await usageOf(context.clusters.all()) : new Map<string, UsageRow>()
+    const usage = query.usage === true ? await context.usages.list() : new Map<string, UsageRow>()
     const left = leftBehind(context)
     const prefix = service === undefined ? query.name?.toLowerCase() : `${service.toLowerCase()}.`
     return page(store.instances.list(prefix), query, {

@@ -1,5 +1,5 @@
 import { SESSION_COOKIE } from '../people/cookie.ts'
-import type { Operation } from './operation.ts'
+import { mayRepeat, type Operation } from './operation.ts'
 import { MODELS } from './schemas.ts'
 
 /** The document of the API (OpenAPI 3.1), from the same operations and schemas as its routes. */
@@ -44,22 +44,12 @@ export function documentOf(operations: readonly Operation[], version: string) {
   }
 }
 
-function operationOf({
-  id,
-  needs,
-  method,
-  summary,
-  params,
-  query,
-  headers,
-  body,
-  status,
-  answer,
-  contentType,
-  refusals,
-}: Operation) {
+function operationOf(operation: Operation) {
+  const { id, needs, summary, params, query, headers, body, bodyType, status, answer, contentType, refusals } =
+    operation
+  const isRepeatable = mayRepeat(operation)
   const content = { [contentType ?? 'application/json']: { schema: referring(answer) } }
-  const refused = [...new Set([...COMMON, ...(method === 'post' ? [409, 422] : []), ...refusals])].sort((a, b) => a - b)
+  const refused = [...new Set([...COMMON, ...(isRepeatable ? [409, 422] : []), ...refusals])].sort((a, b) => a - b)
   return {
     operationId: id,
     ...(needs === 'open' ? { security: [] } : {}),
@@ -68,11 +58,16 @@ function operationOf({
       ...parametersOf(params, 'path'),
       ...parametersOf(query, 'query'),
       ...(headers === undefined ? [] : parametersOf(headers, 'header')),
-      ...(method === 'post' ? [KEY] : []),
+      ...(isRepeatable ? [KEY] : []),
     ],
     ...(body === undefined
       ? {}
-      : { requestBody: { required: isNeeded(body), content: { 'application/json': { schema: referring(body) } } } }),
+      : {
+          requestBody: {
+            required: isNeeded(body),
+            content: { [bodyType ?? 'application/json']: { schema: referring(body) } },
+          },
+        }),
     responses: {
       [status]: { description: summary, content },
       ...Object.fromEntries(refused.map((status) => [status, PROBLEM])),

@@ -24,6 +24,8 @@ export interface Operation {
   /** Those of the request that matter, for the document; `run` reads them. */
   headers?: TObject | undefined
   body?: TSchema | undefined
+  /** Another type than JSON; `run` gets the bytes. */
+  bodyType?: 'application/octet-stream' | undefined
   bodyLimit?: number | undefined
   /** What it answers with, when it goes well. */
   status: number
@@ -32,7 +34,7 @@ export interface Operation {
   contentType?: string | undefined
   /** Refusals beside those of every call. */
   refusals: readonly number[]
-  /** Its answer has a secret, and is not kept for those who ask again. */
+  /** It, or its answer, has a secret, and is not kept for those who ask again. */
   isSecret?: boolean | undefined
   /** Of a call that only reads: whether it is in the audit log. */
   isAudited?: boolean | undefined
@@ -60,6 +62,7 @@ interface Parts<P extends TObject, Q extends TObject, B extends TSchema, R exten
   headers?: TObject
   body?: B
   bodyLimit?: number
+  bodyType?: 'application/octet-stream'
   status?: number
   answer: R
   contentType?: string
@@ -94,15 +97,25 @@ export function operation<
   }
 }
 
+/** Of a request without any: none. */
+function bytesOf(body: unknown): Buffer {
+  return Buffer.isBuffer(body) ? body : Buffer.alloc(0)
+}
+
 function closed(schema: TObject): TObject {
   return Type.Object(schema.properties, { additionalProperties: false })
 }
 
+/** Whether it takes an idempotency key. */
+export function mayRepeat({ method, needs, isSecret }: Pick<Operation, 'method' | 'needs' | 'isSecret'>): boolean {
+  return method === 'post' && needs !== 'open' && isSecret !== true
+}
+
 /** Checks what has come. @throws MeshError MESSAGE_INVALID with every fault and its path */
-export function givenOf({ params, query, body }: Pick<Operation, 'params' | 'query' | 'body'>) {
+export function givenOf({ params, query, body, bodyType }: Pick<Operation, 'params' | 'query' | 'body' | 'bodyType'>) {
   const readParams = reader(params)
   const readQuery = reader(query)
-  const readBody = body === undefined ? undefined : reader(body)
+  const readBody = body === undefined ? undefined : bodyType === undefined ? reader(body) : bytesOf
   return (request: FastifyRequest, reply: FastifyReply): Given => ({
     params: readParams(request.params) as Record<string, string>,
     query: readQuery(typedQuery(request.query as Record<string, unknown>, query)),

@@ -3,6 +3,7 @@ import { MeshError } from '../../../core/errors.ts'
 import { pathOf } from '../../../core/kit/request-target.ts'
 import type { App } from '../../link/link-server.ts'
 import type { ApiContext } from '../api-context.ts'
+import { AUTHORITY } from './authority.ts'
 import { callerOf } from '../people/callers.ts'
 import type { Thing } from '../people/may.ts'
 import type { Need, Params } from '../people/need.ts'
@@ -15,17 +16,23 @@ import { PEOPLE } from './people.ts'
 import { scopedContext } from '../people/scoped.ts'
 import { View } from '../people/view.ts'
 import { CHANGES } from './changes.ts'
+import { EXEC } from './exec.ts'
 import { LISTS } from './lists.ts'
 import { documentOf } from './openapi.ts'
-import { type Given, givenOf, type Operation } from './operation.ts'
+import { type Given, givenOf, mayRepeat, type Operation } from './operation.ts'
 import { hashOfRequest, Repeats } from './repeats.ts'
 import { RequestRate } from './request-rate.ts'
-import { watchOperation } from './watch/watch.ts'
+import { SECRETS } from './secrets.ts'
+import { followEvents, watchOperation } from './watch/watch.ts'
 
 export const OPERATIONS: readonly Operation[] = [
   ...LISTS,
   ...CHANGES,
+  ...SECRETS,
+  ...AUTHORITY,
+  ...EXEC,
   watchOperation,
+  followEvents,
   ...PEOPLE,
   ...LOGINS,
   ...OWNERS,
@@ -34,7 +41,7 @@ export const OPERATIONS: readonly Operation[] = [
 
 /** The API, under /v1. The server has authenticated every caller. */
 export function v1Routes(app: App, context: ApiContext): void {
-  const { clock, log, large, store, people, openRequests } = context
+  const { clock, log, large, store, openRequests } = context
   const rate = new RequestRate(() => clock.now())
   const repeats = new Repeats(store.answers, () => clock.wall())
   app.addHook('onRequest', async (request, reply) => {
@@ -58,33 +65,16 @@ export function v1Routes(app: App, context: ApiContext): void {
     if (isReading(method)) log.debug('API request', facts)
     else log.info('API request', facts)
   })
-  for (const operation of OPERATIONS) {
-    const given = givenOf(operation)
-    const answered = async (request: FastifyRequest, reply: FastifyReply) => {
-      const seen = operation.needs === 'open' ? context : scopedContext(context, new View(callerOf(request), people))
-      const checked = given(request, reply)
-      ABOUT.set(request, aboutOf(checked))
-      const answer = await operation.run(checked, seen)
-      if (operation.about !== undefined) ABOUT.set(request, operation.about(checked, answer))
-      return answer === reply ? undefined : JSON.stringify(answer)
-    }
-    app.route({
-      method: operation.method.toUpperCase(),
-      url: operation.path.replace(/\{(\w+)\}/g, ':$1'),
-      config: { operation, ...(operation.needs === 'open' ? { open: true } : { needs: operation.needs }) },
-      ...(operation.bodyLimit === undefined ? {} : { bodyLimit: operation.bodyLimit }),
-      handler: async (request, reply) => {
-        const mayRepeat = operation.method === 'post' && operation.needs !== 'open' && operation.isSecret !== true
-        const key = mayRepeat ? keyIn(request) : undefined
-        const { status } = operation
-        const body =
-          key === undefined
-            ? await answered(request, reply)
-            : await once({ key: keyOf(request, key), status, repeats }, request, () => answered(request, reply))
-        return body === undefined ? reply : reply.code(status).type('application/json; charset=utf-8').send(body)
-      },
-    })
-  }
+  const isBytes = ({ bodyType }: Operation) => bodyType !== undefined
+  for (const operation of OPERATIONS) if (!isBytes(operation)) addRoute(app, operation, { context, repeats })
+  void app.register((scope, _options, done) => {
+    scope.removeAllContentTypeParsers()
+    scope.addContentTypeParser('application/octet-stream', { parseAs: 'buffer' }, (_request, body, taken) =>
+      taken(null, body),
+    )
+    for (const operation of OPERATIONS.filter(isBytes)) addRoute(scope as App, operation, { context, repeats })
+    done()
+  })
   const document = JSON.stringify(documentOf(OPERATIONS, context.version))
   app.get('/openapi.json', { config: { needs: 'self' } }, (_request, reply) =>
     reply.type('application/json; charset=utf-8').send(document),
@@ -147,6 +137,38 @@ function organisationsOf(
 function toList(thing: Thing): string[] {
   if (thing.kind === 'app') return thing.organisation === undefined ? [] : [thing.organisation]
   return thing.kind === 'cluster' && thing.owner !== undefined ? [thing.owner] : []
+}
+
+function addRoute(
+  app: App,
+  operation: Operation,
+  { context, repeats }: { context: ApiContext; repeats: Repeats },
+): void {
+  const { method, path, bodyLimit, status, needs, about } = operation
+  const { people } = context
+  const given = givenOf(operation)
+  const answered = async (request: FastifyRequest, reply: FastifyReply) => {
+    const seen = needs === 'open' ? context : scopedContext(context, new View(callerOf(request), people))
+    const checked = given(request, reply)
+    ABOUT.set(request, aboutOf(checked))
+    const answer = await operation.run(checked, seen)
+    if (about !== undefined) ABOUT.set(request, about(checked, answer))
+    return answer === reply ? undefined : JSON.stringify(answer)
+  }
+  app.route({
+    method: method.toUpperCase(),
+    url: path.replace(/\{(\w+)\}/g, ':$1'),
+    config: { operation, ...(needs === 'open' ? { open: true } : { needs }) },
+    ...(bodyLimit === undefined ? {} : { bodyLimit }),
+    handler: async (request, reply) => {
+      const key = mayRepeat(operation) ? keyIn(request) : undefined
+      const body =
+        key === undefined
+          ? await answered(request, reply)
+          : await once({ key: keyOf(request, key), status, repeats }, request, () => answered(request, reply))
+      return body === undefined ? reply : reply.code(status).type('application/json; charset=utf-8').send(body)
+    },
+  })
 }
 
 /** @throws MeshError METHOD_REFUSED, ROUTE_UNKNOWN */

@@ -1,5 +1,7 @@
 import Type, { type TSchema } from 'typebox'
 import { INSTANCE_STATES } from '../../../core/model/instance.ts'
+import { DrainStatusOf } from '../../link/messages.ts'
+import { ExplanationOf, Spec } from '../../link/schemas.ts'
 import { ACTORS, EVENT_WORDS, type EventWord } from '../events/event.ts'
 
 /** What the API answers with: one schema for each kind of thing, which the document of the API names. Times are milliseconds since 1970. */
@@ -239,6 +241,113 @@ export const Status = Type.Object({
   vipsUsed: count(),
 })
 
+const Fault = Type.Object({ path: text, problem: text, remedy: optionalText })
+
+export const Applied = Type.Object({
+  apps: Type.Array(text),
+  warnings: Type.Array(Fault),
+  dryRun: Type.Optional(Type.Literal(true)),
+  services: Type.Array(
+    Type.Object({
+      id: text,
+      change: Type.Enum(['created', 'updated', 'unchanged', 'removed']),
+      gap: Type.Optional(Type.String({ description: 'Why it does not answer while it is updated.' })),
+      fields: Type.Optional(Type.Array(text, { description: 'Of a dry run: keys that have another value.' })),
+      differences: Type.Optional(
+        Type.Array(
+          Type.Object({
+            keys: Type.Array(text),
+            before: Type.Optional(Type.Unknown()),
+            after: Type.Optional(Type.Unknown()),
+          }),
+          { description: 'Of a dry run: what they were and what they would be, with every default filled in.' },
+        ),
+      ),
+      instances: Type.Optional(
+        Type.Object(
+          { added: count(), replaced: count(), changedInPlace: count(), removed: count() },
+          {
+            description: 'Of a dry run.',
+          },
+        ),
+      ),
+      places: Type.Optional(
+        Type.Array(
+          Type.Object({
+            instance: text,
+            place: optionalText,
+            reason: optionalText,
+          }),
+          { description: 'Of a dry run: where the first new instances would go, or why nowhere.' },
+        ),
+      ),
+    }),
+  ),
+})
+
+export const Moved = Type.Object({
+  instance: text,
+  from: optionalText,
+  node: optionalText,
+  epoch: count(),
+  gap: Type.Optional(Type.String({ description: 'Why it is stopped first.' })),
+  keeps: Type.Optional(Type.String({ description: 'What stays where it was.' })),
+})
+
+export const Revision = Type.Object({
+  number: count(),
+  generation: count(),
+  at: count(),
+  spec: Spec,
+  rollbackTo: optionalCount,
+  isAutomatic: Type.Optional(Type.Literal(true)),
+  isComplete: Type.Optional(Type.Literal(true, { description: 'Every instance ran it.' })),
+})
+
+/** What is left on a node that drains. */
+export const DrainStatus = DrainStatusOf
+
+/** What one tier decided, or would decide now (without `at`). */
+const TierExplanation = ExplanationOf
+
+export const Explanation = Type.Object({
+  service: text,
+  instance: optionalText,
+  state: Type.Optional(State),
+  node: optionalText,
+  detail: optionalText,
+  root: TierExplanation,
+  clusters: Type.Array(
+    Type.Object({
+      cluster: text,
+      nodes: Type.Optional(TierExplanation),
+      unknown: Type.Optional(Type.String({ description: 'Why it does not say.' })),
+    }),
+    { description: 'Which node: of the cluster that has the instance, else of every cluster that is linked.' },
+  ),
+})
+
+export const Secret = Type.Object({
+  name: Type.String({ description: '`app.namespace.name`' }),
+  bytes: count(),
+  createdAt: count(),
+  changedAt: count(),
+  usedBy: Type.Array(text, { description: 'Services.' }),
+})
+
+export const Authority = Type.Object({
+  step: Type.Enum(['steady', 'spreading', 'issuing']),
+  signs: Type.String({ description: 'The authority that signs certificates, by its id.' }),
+  next: Type.Optional(Type.String({ description: 'While the step is `spreading`: the one that will sign.' })),
+  replaced: Type.Optional(
+    Type.String({ description: 'While the step is `issuing`: the one that signed before, and is still trusted.' }),
+  ),
+  members: count(),
+  behind: Type.Array(Type.Object({ id: text, role: Type.Enum(['cluster', 'node', 'relay']), isLive: Type.Boolean() }), {
+    description: 'Who keeps the rotation from its next step.',
+  }),
+})
+
 /** One page of a list. */
 export function pageOf<S extends TSchema>(items: S) {
   return Type.Object({
@@ -250,15 +359,24 @@ export function pageOf<S extends TSchema>(items: S) {
 /** The names under which the document knows them. */
 export const MODELS: Readonly<Record<string, TSchema>> = {
   App,
+  Applied,
+  Authority,
   Capacity,
   Cluster,
+  DrainStatus,
   Event,
+  Explanation,
+  Fault,
   Instance,
+  Moved,
   Node,
   Problem,
   Relay,
+  Revision,
   Run,
+  Secret,
   Service,
   Status,
+  TierExplanation,
   Usage,
 }

@@ -2,6 +2,7 @@ import { Readable } from 'node:stream'
 import Type from 'typebox'
 import { MeshError } from '../../../../core/errors.ts'
 import { goneOf } from '../../../link/link-server.ts'
+import { pieces } from '../../api-events.ts'
 import { operation } from '../operation.ts'
 import { MAX_READERS } from './live-rows.ts'
 import { positionIn, watch, WATCH_KINDS } from './stream.ts'
@@ -40,5 +41,38 @@ export const watchOperation = operation({
       .type('text/event-stream; charset=utf-8')
       .header('cache-control', 'no-store')
       .send(Readable.from(pieces, { objectMode: false }))
+  },
+})
+
+const number = (description: string) => Type.Optional(Type.Integer({ minimum: 0, maximum: 1e15, description }))
+
+/** Those of one thing alone, and as many as are remembered. */
+export const followEvents = operation({
+  id: 'followEvents',
+  needs: 'see listed',
+  path: '/events/stream',
+  summary: 'What happens from now on, as server-sent events. `Last-Event-ID` goes on behind the event of that number',
+  query: Type.Object({
+    name: Type.Optional(
+      Type.String({
+        minLength: 1,
+        maxLength: 400,
+        description: 'Only those about this app, service, instance, node or cluster.',
+      }),
+    ),
+    since: number('Not before this time, milliseconds since 1970.'),
+    after: number('Also what is remembered behind the event of this number.'),
+  }),
+  answer: Type.String(),
+  contentType: 'text/event-stream',
+  run: ({ query: { name, ...query }, request, reply }, { events }) => {
+    const last = request.headers['last-event-id']
+    const after = typeof last === 'string' && /^\d{1,15}$/.test(last) ? { after: Number(last) } : {}
+    const asked = { ...query, ...(name === undefined ? {} : { name: name.toLowerCase() }), ...after }
+    const text = pieces(events.follow(asked, goneOf(reply.raw)))
+    return reply
+      .type('text/event-stream; charset=utf-8')
+      .header('cache-control', 'no-store')
+      .send(Readable.from(text, { objectMode: false }))
   },
 })
