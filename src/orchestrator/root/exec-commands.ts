@@ -17,6 +17,8 @@ import type { RootStore } from './root-store.ts'
 interface Command {
   /** The user who has begun it, and nobody else goes on with it. */
   user: string
+  /** As long as this holds for its instance. */
+  mayGoOn: () => boolean
   link: ClusterLink
   stream: string
   /** Ends it when nobody asks for its output. */
@@ -34,7 +36,7 @@ export class ExecCommands implements Disposable {
   /** Its number. @throws MeshError INSTANCE_UNKNOWN, LINK_CLOSED */
   async begin(
     id: string,
-    { cmd, user }: { cmd: string[]; user: string },
+    { cmd, user, mayGoOn }: { cmd: string[] } & Pick<Command, 'user' | 'mayGoOn'>,
     { store, clusters, events }: { store: RootStore; clusters: Clusters; events: Events },
   ): Promise<string> {
     const record = store.instances.get(id)
@@ -45,9 +47,14 @@ export class ExecCommands implements Disposable {
     const { stream } = await link.request('exec.open', { instance: record.id, cmd })
     const number = randomBytes(16).toString('hex')
     const unread = setTimeout(() => this.#end(number), UNREAD_MS).unref()
-    this.#commands.set(number, { user, link, stream, unread })
+    this.#commands.set(number, { user, mayGoOn, link, stream, unread })
     events.record({ instance: record.id, what: 'entered', by: 'user', why: cmd[0] }) // its arguments may be secret
     return number
+  }
+
+  /** For what holds its output open. */
+  mayGoOn(number: string): boolean {
+    return this.#commands.get(number)?.mayGoOn() !== false
   }
 
   /** `signal`: whoever reads has gone; a stream that waits for its next part does not hear of that. @throws MeshError COMMAND_UNKNOWN */
@@ -75,7 +82,7 @@ export class ExecCommands implements Disposable {
 
   #require(number: string, user: string): Command {
     const command = this.#commands.get(number)
-    if (command?.user !== user) throw new MeshError('COMMAND_UNKNOWN')
+    if (command?.user !== user || !command.mayGoOn()) throw new MeshError('COMMAND_UNKNOWN')
     return command
   }
 

@@ -32,9 +32,12 @@ const beginExec = operation({
   ),
   answer: Type.Object({ exec: Type.String({ description: 'The number of the command.' }) }),
   refusals: [404, 415, 503, 504],
-  run: async ({ params, body: { cmd } }, context) => ({
-    exec: await context.commands.begin(params.name.toLowerCase(), { cmd, user: context.view.who.user }, context),
-  }),
+  run: async ({ params, body: { cmd } }, context) => {
+    const { commands, view } = context
+    const name = params.name.toLowerCase()
+    const mayGoOn = () => view.mayWith('enter', name)
+    return { exec: await commands.begin(name, { cmd, user: view.who.id, mayGoOn }, context) }
+  },
 })
 
 const readExec = operation({
@@ -50,8 +53,9 @@ const readExec = operation({
   }),
   contentType: 'application/octet-stream',
   refusals: [404, 503, 504],
-  run: ({ params, reply }, { commands, view }) => {
-    const output = commands.output(params.exec, view.who.user, goneOf(reply.raw))
+  run: ({ params, reply }, { commands, view, openRequests }) => {
+    const output = commands.output(params.exec, view.who.id, goneOf(reply.raw))
+    openRequests.guard(reply.raw, () => commands.mayGoOn(params.exec))
     return reply.type('application/octet-stream').send(Readable.from(output, { objectMode: false }))
   },
 })
@@ -72,7 +76,7 @@ const writeExec = operation({
   answer: Type.Object({}),
   refusals: [404, 413, 415, 503, 504],
   run: async ({ params, query, body }, { commands, view }) => {
-    await commands.input(params.exec, body, { user: view.who.user, isLast: query.last === true })
+    await commands.input(params.exec, body, { user: view.who.id, isLast: query.last === true })
     return {}
   },
 })
