@@ -56,10 +56,12 @@ t.test('what runs is changed by the API, each answer as the document says', asyn
   })
   t.match(await post(`/v1/instances/${CART}.0/restart`), { status: 200, body: { node: 'edge/n2' } })
 
-  // nodes
+  // nodes: a change is seen in the next list, however soon it is asked for
+  t.match((await ask(world, '/v1/nodes?name=edge/n1')).body.items, [{ id: 'edge/n1' }])
   t.same((await post('/v1/nodes/edge/n1/cordon', { reason: 'a new disk' })).body, { changed: true })
   t.match((await ask(world, '/v1/nodes?name=edge/n1')).body.items[0], { cordon: { reason: 'a new disk' } })
   t.same((await post('/v1/nodes/edge/n1/uncordon')).body, { changed: true })
+  t.notOk((await ask(world, '/v1/nodes/edge/n1')).body.cordon)
   t.match((await post('/v1/nodes/edge/n1/drain', {})).body, { isDraining: true, left: [] })
   t.match((await ask(world, '/v1/nodes/edge/n1/drain')).body, { isDraining: true })
   const remove = (path: string, headers = {}) => ask(world, path, { method: 'DELETE', headers })

@@ -173,9 +173,10 @@ async function leavesNothing(
 
 /**
  * Of an address that was freed its owner is known for an hour, so that nobody else gets what callers may have cached. Nodes that were
- * away still have to learn that the service is gone (`changes`). Decisions are deleted a moment later, or at the next start.
+ * away still have to learn that the service is gone (`changes`). Decisions are deleted a moment later, or at the next start. Who deleted it
+ * stays in the audit log.
  */
-const RESTS = new Set(['vips', 'events', 'changes', 'decisions'])
+const RESTS = new Set(['vips', 'events', 'changes', 'decisions', 'audit'])
 
 function rowsAbout(path: string): string[] {
   using database = new DatabaseSync(path)

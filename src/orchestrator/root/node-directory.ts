@@ -71,6 +71,11 @@ export class NodeDirectory {
     return this.#parts.store.nodes.get(cluster)
   }
 
+  /** Something may have been changed on purpose: whoever asks now is not given what was listed before. */
+  forgetRecent(): void {
+    this.#recentLists.clear()
+  }
+
   /** The cluster has changed: its list is fetched again, so that it is known when the cluster is away. */
   refreshSoon(cluster: string): void {
     if (this.#isClosed || this.#timers.has(cluster)) return

@@ -41,7 +41,7 @@ export const OPERATIONS: readonly Operation[] = [
 
 /** The API, under /v1. The server has authenticated every caller. */
 export function v1Routes(app: App, context: ApiContext): void {
-  const { clock, log, large, store, openRequests } = context
+  const { clock, log, large, store, openRequests, nodes } = context
   const rate = new RequestRate(() => clock.now())
   const repeats = new Repeats(store.answers, () => clock.wall())
   app.addHook('onRequest', async (request, reply) => {
@@ -59,6 +59,9 @@ export function v1Routes(app: App, context: ApiContext): void {
     if (!isReading(method)) await large.idle() // what changes while a document is applied would meet half of it
   })
   app.addHook('onSend', async ({ id }, reply) => void reply.header('x-request-id', id))
+  app.addHook('onSend', async ({ method }) => {
+    if (!isReading(method)) nodes.forgetRecent() // whoever has changed something sees it in the next list
+  })
   app.addHook('onSend', async (request, reply) => audited(request, reply.statusCode, context))
   app.addHook('onResponse', async ({ id, method, url }, { statusCode: status }) => {
     const facts = { requestId: id, method, path: pathOf(url).slice(0, 400), status }
