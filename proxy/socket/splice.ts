@@ -173,11 +173,12 @@ export class SocketStream implements ByteStream {
     this.#socket = socket
     this.#events = events
     this.#inlet = new Inlet(socket, (chunk) => this.#data(chunk))
-    this.#outlet = new Outlet(socket, () => events.drain())
+    this.#outlet = new Outlet(socket)
     socket.on('end', () => {
       this.#hasEnded = true
       if (!this.#isReset) events.end()
     })
+    socket.on('drain', () => events.drain())
     socket.on('error', ignore) // `close` follows and is what counts
     socket.on('close', () => {
       if (!this.#isReset && !(this.#hasEnded && socket.writableFinished)) events.reset()
@@ -193,7 +194,8 @@ export class SocketStream implements ByteStream {
   }
 
   end(): void {
-    this.#outlet.end()
+    this.#outlet.flush()
+    this.#socket.end()
   }
 
   consumed(bytes: number): void {

@@ -2,7 +2,6 @@ import { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { TLSSocket } from 'node:tls'
 import { afterRead, read } from '../../socket/after-read.ts'
-import { HandleWriter } from '../../socket/handle-writer.ts'
 import { Inlet } from '../../socket/inlet.ts'
 import type { Carrier } from './carrier.ts'
 import { frameInvalid } from '../wire/frame.ts'
@@ -40,7 +39,6 @@ export class Pump {
   readonly #carrier: Carrier
   readonly #stream: Duplex
   readonly #copies: boolean
-  readonly #handle: HandleWriter | undefined
   #owner: CarrierOwner
   #state: 'open' | 'finishing' | 'closed' = 'open'
   #isScheduled = false
@@ -56,7 +54,6 @@ export class Pump {
     this.#carrier = carrier
     this.#stream = stream
     this.#copies = stream instanceof TLSSocket
-    this.#handle = stream instanceof TLSSocket ? HandleWriter.of(stream, () => this.#flushed()) : undefined
     this.#owner = owner
     carrier.wake = () => this.#wake()
     const take = (chunk: Buffer) => this.#receive(chunk)
@@ -153,9 +150,7 @@ export class Pump {
     const due = batch.subarray(0, size)
     this.#isWriting = true
     this.#carrier.bytesOut += size
-    if (this.#handle?.isFree === true) {
-      if (this.#handle.write(due)) setImmediate(this.#flushed)
-    } else this.#stream.write(this.#copies ? due : Buffer.from(due), this.#flushed)
+    this.#stream.write(this.#copies ? due : Buffer.from(due), this.#flushed)
     if (this.#copies) reuse(batch)
   }
 
