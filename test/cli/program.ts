@@ -106,7 +106,8 @@ export class Machines implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     for (const program of this.#programs.toReversed()) await program.stop(STOP_MS)
-    await rm(this.dir, { recursive: true, force: true })
+    // what stood in for a killed agent may still be writing
+    await rm(this.dir, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 })
   }
 }
 
