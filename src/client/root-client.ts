@@ -81,6 +81,8 @@ export type RowOf<P extends PathsWith<'GET'>> = AnswerOf<'GET', P> extends { ite
 
 /** Rows of one page: the most that a root gives. */
 const PAGE = 1_000
+/** Connections for questions: a root takes so many handshakes a second from all, and others wait for their turn here. */
+const MOST_KEPT = 8
 
 /** The root's API, known by its certificate (issued by the mesh's CA to `…/root`), never by its host name. */
 export class RootClient {
@@ -90,7 +92,7 @@ export class RootClient {
 
   constructor(credential: Credential) {
     this.#credential = credential
-    this.#kept = new Agent({ keepAlive: true, ...onlyRoot(credential) })
+    this.#kept = new Agent({ keepAlive: true, maxSockets: MOST_KEPT, ...onlyRoot(credential) })
   }
 
   /**
@@ -103,7 +105,7 @@ export class RootClient {
     given: Given<M, P>,
     signal?: AbortSignal,
   ): Promise<AnswerOf<M, P>> {
-    const response = await this.#asked(method, path, given, signal)
+    const response = await this.#asked(method, path, given, { signal })
     return answerIn(await textOf(response), response.statusCode ?? 500) as AnswerOf<M, P>
   }
 
@@ -131,7 +133,7 @@ export class RootClient {
     given: Given<'GET', P>,
     signal: AbortSignal,
   ): AsyncIterable<Buffer> {
-    const response = await this.#asked('GET', path, given, signal)
+    const response = await this.#asked('GET', path, given, { signal, isKept: false }) // it may go on for hours
     if (response.statusCode !== 200) answerIn(await textOf(response), response.statusCode ?? 500)
     for await (const chunk of response) yield chunk as Buffer
   }
@@ -148,7 +150,12 @@ export class RootClient {
     return answerIn(await textOf(response), response.statusCode ?? 500) as T
   }
 
-  #asked(method: Method, path: string, given: object, signal?: AbortSignal): Promise<IncomingMessage> {
+  #asked(
+    method: Method,
+    path: string,
+    given: object,
+    { signal, isKept = method === 'GET' }: { signal?: AbortSignal | undefined; isKept?: boolean },
+  ): Promise<IncomingMessage> {
     const {
       path: names = {},
       query = {},
@@ -163,11 +170,15 @@ export class RootClient {
     const filled = path.replace(/\{(\w+)\}/g, (_all, name: string) => encodeURIComponent(names[name] ?? ''))
     const asked = Object.entries(query).filter(([, value]) => value !== undefined)
     const text = new URLSearchParams(asked.map(([key, value]): [string, string] => [key, String(value)])).toString()
-    return this.#send({ method, path: text === '' ? filled : `${filled}?${text}`, body, headers }, signal)
+    return this.#send({ method, path: text === '' ? filled : `${filled}?${text}`, body, headers }, signal, isKept)
   }
 
   /** A question goes over a kept connection; where the root has closed that meanwhile, it is asked again over another. */
-  #send(message: Message, signal?: AbortSignal, isKept = message.method === 'GET'): Promise<IncomingMessage> {
+  #send(
+    message: Message,
+    signal: AbortSignal | undefined,
+    isKept = message.method === 'GET',
+  ): Promise<IncomingMessage> {
     const { method, path, body, headers = {} } = message
     const { url, token } = this.#credential
     const isBytes = Buffer.isBuffer(body)

@@ -83,3 +83,27 @@ t.test('which names are unknown', async (t) => {
     'a mesh without nodes',
   )
 })
+
+t.test('for a document of a thousand services one list is asked for at a time', async (t) => {
+  await using world = await mesh()
+  await world.node('n1', { memoryMb: 50 })
+  await world.api.call('POST', '/apps', sla({ microservice_name: 'cart', memory: 100 }))
+  await until(async () => (await world.instances())[0]?.state === 'unplaceable', 'it is decided')
+  let [asked, atOnce, most] = [0, 0, 0]
+  const all = (async (...given: Parameters<typeof world.api.all>) => {
+    asked += 1
+    most = Math.max(most, ++atOnce)
+    return await world.api.all(...given).finally(() => (atOnce -= 1))
+  }) as typeof world.api.all
+  for (const { apps, lists } of [
+    { apps: 1, lists: 2 },
+    { apps: 3, lists: 4 },
+    { apps: 500, lists: 1 },
+  ]) {
+    const others = Array.from({ length: 1_000 }, (_, i) => `other${i % apps}.acme.s${i}.prod`)
+    ;[asked, most] = [0, 0]
+    const found = await unplaceableOf({ all }, ['shop.acme.cart.prod', ...others])
+    t.match(found, [{ instance: 'shop.acme.cart.prod.0' }], `of ${apps} apps and one more`)
+    t.same({ asked, most }, { asked: lists, most: 1 })
+  }
+})
