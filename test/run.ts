@@ -158,17 +158,19 @@ async function runChecks(): Promise<void> {
 }
 
 async function runAll(next: () => string | undefined): Promise<void> {
-  for (let file = next(); file !== undefined; file = next()) {
-    const fileStartedAt = performance.now()
-    const { count, skipped, lines, processorTime } = await runFile(file)
-    for (const line of lines) say(line)
-    const took = wallAndProcessor(fileStartedAt, processorTime)
-    say(`${count.failed === 0 ? 'ok    ' : 'NOT OK'}  ${file}  ${count.passed} passed in ${took}`)
-    total.passed += count.passed
-    total.failed += count.failed
-    total.skipped += count.skipped
-    skips.push(...skipped)
-  }
+  for (let file = next(); file !== undefined; file = next()) await runOne(file)
+}
+
+async function runOne(file: string): Promise<void> {
+  const fileStartedAt = performance.now()
+  const { count, skipped, lines, processorTime } = await runFile(file)
+  for (const line of lines) say(line)
+  const took = wallAndProcessor(fileStartedAt, processorTime)
+  say(`${count.failed === 0 ? 'ok    ' : 'NOT OK'}  ${file}  ${count.passed} passed in ${took}`)
+  total.passed += count.passed
+  total.failed += count.failed
+  total.skipped += count.skipped
+  skips.push(...skipped)
 }
 
 /** One more lane, of short files, that takes one whenever the processors have had too little to do: the lanes often wait. */
@@ -180,12 +182,8 @@ async function fillIdle(next: () => string | undefined): Promise<void> {
     const share = (now.idle - before.idle) / (now.all - before.all)
     before = now
     if (share < IDLE_SHARE) continue
-    let file = next()
-    await runAll(() => {
-      const one = file
-      file = undefined
-      return one
-    })
+    const file = next()
+    if (file !== undefined) await runOne(file)
     before = processorTicks()
   }
 }

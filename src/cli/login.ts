@@ -1,11 +1,11 @@
-import { readFileSync } from 'node:fs'
-import { mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, rmSync } from 'node:fs'
 import { dirname } from 'node:path'
 import type { Command } from 'commander'
 import { RootClient, type Credential } from '../client/root-client.ts'
 import { MeshError } from '../core/errors.ts'
 import { fetchCa } from '../core/identity/tls.ts'
 import { stateProblem } from '../core/kit/disk.ts'
+import { replaceFile } from '../core/kit/plain-file.ts'
 import { type Context, credentialOf, loginPath, rootClient } from './context.ts'
 import { secondsOf } from './duration.ts'
 import { isData, printData, printTable } from './output.ts'
@@ -43,7 +43,7 @@ export function loginCommands(program: Command, context: () => Context): void {
       const [password = ''] = await typedSecrets(['Password'])
       const client = new RootClient({ ...root, token: 'none' })
       const answer = await client.ask('POST', '/v1/login', { body: { user, password, ttlSeconds } })
-      save(loginPath(here), { ...root, token: answer.token ?? '' })
+      await save(loginPath(here), { ...root, token: answer.token ?? '' })
       const { expiresAt } = answer
       if (isData(here)) return printData({ user, url: root.url, expiresAt, credential: loginPath(here) }, here)
       say(`logged in as ${user} at ${root.url}, until ${new Date(expiresAt).toISOString()}`)
@@ -135,13 +135,13 @@ function certificateIn(file: string): string {
   }
 }
 
-function save(path: string, credential: Credential): void {
+/** @throws MeshError DISK_FULL, STATE_UNREADABLE */
+async function save(path: string, credential: Credential): Promise<void> {
   try {
     mkdirSync(dirname(path), { recursive: true, mode: 0o700 })
-    writeFileSync(`${path}.draft`, `${JSON.stringify(credential, undefined, 2)}\n`, { mode: 0o600 })
-    renameSync(`${path}.draft`, path)
   } catch (cause) {
     throw stateProblem(path, cause)
   }
+  await replaceFile(path, `${JSON.stringify(credential, undefined, 2)}\n`)
   note(`${path} has the session; \`hedgerow logout\` ends it.`)
 }

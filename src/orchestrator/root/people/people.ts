@@ -4,7 +4,7 @@ import type { Clock } from '../../../core/kit/clock.ts'
 import { clusterOf } from '../../../core/model/ids.ts'
 import { labelFault } from '../../../core/model/label.ts'
 import type { RootStore } from '../root-store.ts'
-import { may, mayPlace, type Caller, type Limits, type Thing } from './may.ts'
+import { may, type Caller, type Limits, type Thing } from './may.ts'
 import type { ClusterOwner, Organisation, Quota, User, UserToken } from './records.ts'
 import type { Grant } from './roles.ts'
 
@@ -73,11 +73,6 @@ export class People {
     return this.cluster(clusterOf(id))
   }
 
-  /** Whether instances of the app may be placed on the cluster. */
-  admits(cluster: string, { appNamespace }: { appNamespace: string }): boolean {
-    return mayPlace(this.organisationOf(appNamespace), this.cluster(cluster))
-  }
-
   /** All of it. */
   get ownership(): unknown {
     const organisations = this.#store.organisations.list().map(({ name, namespaces }) => [name, namespaces])
@@ -111,13 +106,17 @@ export class People {
     return grants && { user, id, by: kind, grants, ...(limits === undefined ? {} : { limits }) }
   }
 
-  /** For the list of tokens. */
+  /** For the list of tokens. Never throws: on a full disk those who ask are answered all the same. */
   used({ id, by }: Caller): void {
     if (by === 'credential') return
     const record = this.#store.userTokens.get(id)
     const now = this.#clock.wall()
     if (record === undefined || now - (record.usedAt ?? 0) < USED_MS) return
-    this.#store.userTokens.put(id, { ...record, usedAt: now })
+    try {
+      this.#store.userTokens.put(id, { ...record, usedAt: now })
+    } catch {
+      // the next request tries again
+    }
   }
 
   // organisations
