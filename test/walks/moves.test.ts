@@ -70,7 +70,7 @@ t.test('what is migrated, restarted or drained away answers every call', async (
   t.equal(await placeOf(), first, 'where it was')
 
   const { stderr } = await step('drain', 'drain', first, '--reason', 'a new disk')
-  t.match(stderr, /edge\/n\d is cordoned: 1 to move[^]*web.prod.0 moves to edge\/n\d/, 'with its progress')
+  t.match(stderr, /edge\/n\d is cordoned: 1 to move[^]*web.prod.0 is on edge\/n\d/, 'with its progress')
   t.equal(await placeOf(), other(first))
   t.match(await run('get', 'nodes', first), { stdout: /alive, drained .*: a new disk/ })
 
@@ -81,7 +81,7 @@ t.test('what is migrated, restarted or drained away answers every call', async (
   await step('migrate to another cluster', 'migrate', SERVICE, '--to', 'far/n3')
   t.equal(await placeOf(), 'far/n3')
   const away = await step('drain into another cluster', 'drain', 'far/n3')
-  t.match(away.stderr, /web\.prod\.0 moves to edge\/n\d/)
+  t.match(away.stderr, /web\.prod\.0 is on edge\/n\d/)
   t.equal(await placeOf(), other(first))
   t.match(await run('events', `${SERVICE}.0`), { stdout: /moved .* far\/n3 +user +from edge\/n\d; it was migrated/ })
   const { failures } = await calls.stop()
