@@ -1,5 +1,7 @@
 import { request } from 'node:https'
 import t from 'tap'
+import { MeshError } from '../../src/core/errors.ts'
+import { Store } from '../../src/core/kit/store.ts'
 import type { Operation } from '../../src/orchestrator/root/v1/operation.ts'
 import { OPERATIONS } from '../../src/orchestrator/root/v1/routes.ts'
 import { type Permission, permits, ROLE_WORDS, type Role } from '../../src/orchestrator/root/people/roles.ts'
@@ -261,6 +263,26 @@ t.test('somebody logs in, as a program and as a browser, over a restart of the r
   t.equal(last, 429)
   t.equal((await admin('DELETE', '/v1/users/alice')).status, 200)
   t.equal((await ci('GET', '/v1/me')).status, 401)
+})
+
+t.test('on a full disk, whoever has a token or a session is answered', async (t) => {
+  await using world = await mesh({ clusters: [] })
+  const admin = (method: string, path: string, body?: unknown) => ask(world, path, { method, body })
+  await admin('POST', '/v1/organisations', { name: 'acme' })
+  const grants = [{ role: 'viewer', organisation: 'acme' }]
+  await admin('POST', '/v1/users', { name: 'alice', organisation: 'acme', password: PASSWORD, grants })
+  const login = { method: 'POST', body: { user: 'alice', password: PASSWORD } }
+  const session = (await send(world, '/v1/login', login)).body.token as string
+  const token = (await admin('POST', '/v1/api-tokens', { name: 'a test', limits: { grants } })).body.token as string
+  t.capture(Store.prototype, 'transaction', function (this: Store) {
+    throw new MeshError('DISK_FULL', { path: this.path })
+  })
+  for (const one of [session, token]) {
+    const read = await ask(world, '/v1/services', { token: one }) // the first time it is used, which would be written
+    t.equal(read.status, 200)
+    t.match(await ask(world, '/v1/api-tokens/none', { method: 'DELETE', token: one }), { status: 404 })
+  }
+  t.match(await send(world, '/v1/login', login), { status: 507, body: { code: 'DISK_FULL' } }, 'a session is written')
 })
 
 /** The status, asked without a bearer token. */
