@@ -155,6 +155,24 @@ export class World implements AsyncDisposable {
     return node
   }
 
+  /** Waits until the root counts every node started here: it chooses by what the clusters have told it. */
+  async known(): Promise<void> {
+    const wanted = new Map<string, number>()
+    for (const id of new Set([...this.#nodes].map((node) => node.id))) {
+      const cluster = id.slice(0, id.indexOf('/'))
+      wanted.set(cluster, (wanted.get(cluster) ?? 0) + 1)
+    }
+    const counted = () => this.api.call<{ name: string; nodes?: number }[]>('GET', '/clusters')
+    await until(
+      async () => {
+        const nodes = new Map((await counted()).map((row) => [row.name, row.nodes]))
+        return [...wanted].every(([cluster, count]) => nodes.get(cluster) === count)
+      },
+      'the root knows every node',
+      async () => JSON.stringify(await counted()),
+    )
+  }
+
   get credential(): Credential {
     return JSON.parse(readFileSync(join(this.dir, 'root', 'admin.json'), 'utf8')) as Credential
   }

@@ -23,10 +23,7 @@ t.test('the strategy in docs/scheduling.md decides where instances go, at both t
   await world.node('a', { labels: { watts: '60' } })
   await world.node('b', { cluster: 'west', labels: { watts: '90' } })
   await world.node('c', { cluster: 'west', labels: { watts: '12' } })
-  await until(
-    async () => (await world.api.call<{ nodes: number }[]>('GET', '/clusters')).every(({ nodes }) => nodes > 0),
-    'known',
-  )
+  await world.known()
   await world.api.call('POST', '/apps', sla({ microservice_name: 'cart', strategy: 'lowest-power' }))
   const [cart] = await world.running(1)
   t.equal(cart?.node, 'west/c')
