@@ -95,9 +95,8 @@ export class Store implements Disposable {
   }
 
   #saved<T>(name: string): SavedCollection<T> {
-    const { get, revision, put, create, remove, list } = this.#statements
-    const rows = (prefix: string) =>
-      list.all(name, prefix, `${prefix}\u{10ffff}`) as unknown as Array<{ key: string; body: string }>
+    const { get, revision, put, create, remove, list, keys } = this.#statements
+    const within = (prefix: string) => [name, prefix, `${prefix}\u{10ffff}`] as const
     const write = (statement: StatementSync, key: string, text: string): boolean =>
       this.#write(() => {
         this.#writes(1 + Math.floor(text.length / PAGE_BYTES))
@@ -122,8 +121,8 @@ export class Store implements Disposable {
           this.#writes(1)
           return Number(remove.run(name, key).changes) === 1
         }),
-      list: (prefix = '') => rows(prefix).map((row) => JSON.parse(row.body) as T),
-      keys: (prefix = '') => rows(prefix).map((row) => row.key),
+      list: (prefix = '') => list.all(...within(prefix)).map(({ body }) => JSON.parse(body as string) as T),
+      keys: (prefix = '') => keys.all(...within(prefix)).map(({ key }) => key as string),
     }
   }
 
@@ -240,5 +239,6 @@ function prepare(database: DatabaseSync) {
     list: database.prepare(
       'SELECT key, body FROM documents WHERE collection = ? AND key >= ? AND key < ? ORDER BY key',
     ),
+    keys: database.prepare('SELECT key FROM documents WHERE collection = ? AND key >= ? AND key < ? ORDER BY key'),
   }
 }

@@ -1,6 +1,7 @@
 import type { Clock } from '../../../core/kit/clock.ts'
 import type { Collection } from '../../../core/kit/collection.ts'
 import type { Log } from '../../../core/kit/log.ts'
+import { driven, finished, Slices } from '../../../core/kit/slices.ts'
 
 /** Who did what, from where, and what came of it. */
 export interface AuditEntry {
@@ -40,6 +41,8 @@ const MOST = 20_000
 const ROOM = 200
 /** Of what somebody typed. */
 const MAX_TEXT = 400
+/** Stands among the users; only entries say whose they are. */
+const WRONG_LOGINS = 'wrong logins'
 
 /**
  * The audit log: kept in the store of the root, and bounded: when it is full, the oldest entries of the user with the most go, so that nobody
@@ -65,7 +68,7 @@ export class Audit {
   /** Never throws: what was done was done. */
   record({ about, ...entry }: Omit<AuditEntry, 'number' | 'at'>): void {
     try {
-      const byUser = this.#loaded()
+      const byUser = this.#byUser ?? finished(this.#load())
       const number = ++this.#last
       const text = about === undefined || about === '' ? {} : { about: about.slice(0, MAX_TEXT) }
       const user = entry.user.slice(0, 100)
@@ -81,14 +84,19 @@ export class Audit {
     }
   }
 
-  /** The newest first. */
-  list({ user, about, call, since = 0, before = Infinity, sees }: AuditQuery, most: number): AuditEntry[] {
-    this.#loaded()
+  /** The newest first; of those that are there when it begins. */
+  async list(
+    { user, about, call, since = 0, before = Infinity, sees }: AuditQuery,
+    most: number,
+  ): Promise<AuditEntry[]> {
+    const slices = new Slices()
+    const byUser = this.#byUser ?? (await driven(this.#load(), slices))
     const found: AuditEntry[] = []
-    for (const key of this.#kept.keys().toReversed()) {
+    for (const number of numbersOf(byUser, user)) {
       if (found.length === most) break
-      if (Number(key) >= before) continue
-      const entry = this.#kept.get(key)
+      if (number >= before) continue
+      if (slices.isOver) await slices.next()
+      const entry = this.#kept.get(keyOf(number))
       if (entry === undefined || entry.at < since) continue
       const fits =
         (user === undefined || entry.user === user) &&
@@ -99,15 +107,19 @@ export class Audit {
     return found
   }
 
-  #loaded(): Map<string, number[]> {
-    if (this.#byUser !== undefined) return this.#byUser
+  /** Step by step; what is recorded meanwhile has loaded it before this ends, and counts. */
+  *#load(): Generator<undefined, Map<string, number[]>> {
     const byUser = new Map<string, number[]>()
-    const entries = this.#kept.list()
-    for (const entry of entries) remember(byUser, entry, entry.number)
-    this.#size = entries.length
-    this.#last = Math.max(this.#last, entries.at(-1)?.number ?? 0)
-    this.#byUser = byUser
-    return byUser
+    const keys = this.#kept.keys()
+    for (const key of keys) {
+      const entry = this.#kept.get(key)
+      if (entry !== undefined) remember(byUser, entry, entry.number)
+      yield
+    }
+    if (this.#byUser !== undefined) return this.#byUser
+    this.#size = keys.length
+    this.#last = Math.max(this.#last, Number(keys.at(-1) ?? 0))
+    return (this.#byUser = byUser)
   }
 
   #makeRoom(byUser: Map<string, number[]>): void {
@@ -119,9 +131,17 @@ export class Audit {
   }
 }
 
+/** Of everybody or of one user, wrong logins among them; the newest first. */
+function numbersOf(byUser: ReadonlyMap<string, readonly number[]>, user: string | undefined): number[] {
+  const kinds = user === undefined ? [...byUser.keys()] : new Set([user, WRONG_LOGINS])
+  return Array.from(kinds, (kind) => byUser.get(kind) ?? [])
+    .flat()
+    .toSorted((a, b) => b - a)
+}
+
 /** Anybody can fail to log in as somebody else: it does not push out what that user did. */
 function remember(byUser: Map<string, number[]>, entry: Pick<AuditEntry, 'user' | 'status'>, number: number): void {
-  const kind = entry.status === 401 ? 'wrong logins' : entry.user
+  const kind = entry.status === 401 ? WRONG_LOGINS : entry.user
   const numbers = byUser.get(kind)
   if (numbers === undefined) byUser.set(kind, [number])
   else numbers.push(number)

@@ -35,12 +35,12 @@ export const auditOperation = operation({
     since: Type.Optional(Type.Integer({ minimum: 0, description: 'Not before this time, milliseconds since 1970.' })),
   }),
   answer: pageOf(AuditRow),
-  run: ({ query }, { audit, view }) => {
+  run: async ({ query }, { audit, view }) => {
     const { limit = LIMIT, cursor, ...rest } = query
     const before = cursor === undefined ? undefined : Number(cursor)
     const sees = ({ organisations = [] }: { organisations?: readonly string[] }) =>
       view.isWhole || organisations.some((organisation) => view.may('audit', { kind: 'organisation', organisation }))
-    const found = audit.list({ ...rest, before, sees }, limit + 1)
+    const found = await audit.list({ ...rest, before, sees }, limit + 1)
     const items = found.slice(0, limit).map(({ organisations: _whose, ...entry }) => entry)
     return found.length > limit ? { items, next: String(items.at(-1)?.number) } : { items }
   },
