@@ -5,7 +5,7 @@ import { nodeCandidate, type Candidate, type NodeView } from '../../src/orchestr
 import { demandOf, reserve } from '../../src/orchestrator/scheduling/capacity.ts'
 import type { Anchor } from '../../src/orchestrator/scheduling/distance.ts'
 import { refusal, schedule } from '../../src/orchestrator/scheduling/schedule.ts'
-import type { ServiceSpec } from '../../src/orchestrator/spec.ts'
+import type { Constraint, ServiceSpec } from '../../src/orchestrator/spec.ts'
 import { parseSla } from '../../src/orchestrator/sla/parse.ts'
 
 /*
@@ -108,16 +108,20 @@ function worldOf(workers: number, random: () => number): World {
 }
 
 function specOf(service: Record<string, unknown>): ServiceSpec {
+  const [spec] = specsOf([{ microservice_name: 'web', ...service }])
+  if (spec === undefined) throw new Error('no service')
+  return spec
+}
+
+/** Those of one document. */
+function specsOf(services: readonly Record<string, unknown>[]): ServiceSpec[] {
   const parsed = parseSla({
-    microservice_name: 'web',
     application_name: 'shop',
     application_namespace: 'acme',
-    cmd: ['web'],
-    ...service,
+    microservices: services.map((service) => ({ cmd: ['web'], ...service })),
   })
-  const spec = parsed.kind === 'accepted' ? parsed.apps[0]?.services[0] : undefined
-  if (spec === undefined) throw new Error(JSON.stringify(parsed))
-  return spec
+  if (parsed.kind !== 'accepted') throw new Error(JSON.stringify(parsed))
+  return parsed.apps.flatMap((app) => app.services)
 }
 
 /** One decision for each round; the median and the slowest but one in a hundred, ms. */
@@ -146,7 +150,8 @@ export function decisionMs(workers: number, rounds: number): { median: number; p
   return { median: sorted[sorted.length >> 1] as number, p99: sorted[Math.ceil(sorted.length * 0.99) - 1] as number }
 }
 
-type Chooser = (spec: ServiceSpec, near: () => Anchor[], candidates: Candidate[]) => string | undefined
+type Near = (constraint: Constraint) => Anchor[]
+type Chooser = (spec: ServiceSpec, near: Near, candidates: Candidate[]) => string | undefined
 
 const ours: Chooser = (spec, near, candidates) => {
   const decision = schedule({ spec, near }, candidates)
@@ -169,6 +174,13 @@ export interface Quality {
   meanMs: number
 }
 
+function nearTo(i: number, threshold: number): Record<string, unknown> {
+  if (i === 0) return { constraints: [{ type: 'latency', service: 'shop.acme.home', threshold }] }
+  return {
+    connectivity: [{ target_microservice_id: `s${i - 1}`, con_constraints: [{ type: 'latency', threshold }] }],
+  }
+}
+
 interface Chain {
   world: World
   specs: ServiceSpec[]
@@ -179,15 +191,14 @@ interface Chain {
 function chainOf(seed: number, { workers, services }: { workers: number; services: number }): Chain {
   const random = randomOf(seed)
   const world = worldOf(workers, random)
-  const specs = Array.from({ length: services }, (_, i) =>
-    specOf({
-      microservice_name: `s${i}`,
-      strategy: 'latency-and-location',
-      memory: 1_024 * (1 + Math.floor(random() * 3)),
-      vcpus: 1,
-      constraints: [{ type: 'latency', service: 'shop.acme.before', threshold: 8 + Math.floor(random() * 12) }],
-    }),
-  )
+  const document = Array.from({ length: services }, (_, i) => ({
+    microservice_name: `s${i}`,
+    strategy: 'latency-and-location',
+    memory: 1_024 * (1 + Math.floor(random() * 3)),
+    vcpus: 1,
+    ...nearTo(i, 8 + Math.floor(random() * 12)),
+  }))
+  const specs = specsOf(document)
   return { world, specs, home: `edge/n${Math.floor(random() * workers)}` }
 }
 
@@ -197,7 +208,8 @@ function place({ world, specs, home }: Chain, choose: Chooser): (string | undefi
   let before = home
   return specs.map((spec) => {
     const { coordinate } = (views.get(before) as NodeView).facts
-    const near = () => [{ node: before, beyondMs: 0, ...(coordinate === undefined ? {} : { coordinate }) }]
+    const anchors = [{ node: before, beyondMs: 0, ...(coordinate === undefined ? {} : { coordinate }) }]
+    const near: Near = ({ service }) => (service === spec.constraints[0]?.service ? anchors : []) // those after it are still to come
     const chosen = choose(spec, near, [...views.values()].map(nodeCandidate))
     if (chosen === undefined) return undefined
     const view = views.get(chosen) as NodeView

@@ -5,6 +5,7 @@ import type { Coordinate } from '../../src/core/model/coordinate.ts'
 import { nodeCandidate, type Candidate, type NodeView } from '../../src/orchestrator/scheduling/candidate.ts'
 import { circlesAround, MOST_CIRCLES, MOST_REGIONS, regionsAround } from '../../src/orchestrator/scheduling/cover.ts'
 import { distanceKm } from '../../src/orchestrator/scheduling/geometry.ts'
+import { whatIf } from '../../src/orchestrator/scheduling/explain.ts'
 import type { Placed, PlacementRequest } from '../../src/orchestrator/scheduling/placement-request.ts'
 import { refusal, schedule } from '../../src/orchestrator/scheduling/schedule.ts'
 import { clusterCandidate, summarise } from '../../src/orchestrator/scheduling/summary.ts'
@@ -168,6 +169,42 @@ test('a service is placed near those who must be near it, where it can be', asyn
   t.equal(placedAt(20, [node('edge/unmeasured')]), 'edge/unmeasured', 'and nowhere is it refused')
   const busy = { ...at(30), perService: new Map([[spec.id, 5]]) }
   t.equal(placedAt(45, [at(10), busy]), 'edge/n30', 'it counts before the strategy')
+})
+
+test('the first instance of a service leaves room near it for those that must be near it', async (t) => {
+  const spec = {
+    ...specOf({
+      memory: 100,
+      strategy: 'latency-and-location',
+      constraints: [{ type: 'latency', service: 'shop.acme.log', threshold: 50 }],
+    }),
+    prefersNear: [{ type: 'latency' as const, service: 'shop.acme.web', threshold: 10 }],
+  }
+  const at = (ms: number, memoryMb: number) => {
+    const one = node(`edge/n${ms}`, { coordinate: coordinate(ms) })
+    return { ...one, free: { ...one.free, memoryMb }, largestFree: { ...one.free, memoryMb } }
+  }
+  const anchor = (ms: number) => [{ node: 'edge/other', beyondMs: 0, coordinate: coordinate(ms) }]
+  const placedWhere = (candidates: Candidate[], { web, placed }: { web?: number; placed?: Placed[] } = {}) => {
+    const near: PlacementRequest['near'] = ({ service }) =>
+      service === 'shop.acme.log' ? anchor(0) : web === undefined ? [] : anchor(web)
+    return chosen({ spec, near, ...(placed === undefined ? {} : { placed: () => placed }) }, candidates)
+  }
+  const rows: [why: string, where: string, ...of: Parameters<typeof placedWhere>][] = [
+    ['enough room everywhere: the nearest', 'edge/n3', [at(3, 900), at(30, 900)]],
+    ['the last room at the nearest: where there is more', 'edge/n30', [at(3, 100), at(30, 200)]],
+    ['room on a neighbour counts', 'edge/n3', [at(3, 100), at(8, 400), at(30, 400)]],
+    ['a neighbour beyond the threshold does not', 'edge/n40', [at(3, 100), at(20, 100), at(40, 400)]],
+    ['more room than it takes is no reason', 'edge/n3', [at(3, 500), at(30, 9_000)]],
+    ['nobody is still to come', 'edge/n3', [at(3, 100), at(12, 200)], { web: 4 }],
+    ['the service has an instance already', 'edge/n3', [at(3, 100), at(30, 200)], { placed: [{ cluster: 'edge' }] }],
+    ['no room at all near any: the nearest', 'edge/n3', [at(3, 100), at(30, 100)]],
+  ]
+  for (const [why, where, candidates, more] of rows) t.equal(placedWhere(candidates, more), where, why)
+  const many = [at(3, 100), ...Array.from({ length: 70 }, (_, i) => at(100 + i, 100)), at(30, 400)]
+  t.equal(placedWhere(many), 'edge/n3', 'where many nodes have room, none is looked for')
+  const { terms } = whatIf({ spec, near: () => [] }, [at(3, 100)], { most: 1 })
+  t.ok(terms.includes('room near it for shop.acme.web'), '`explain` says so')
 })
 
 test('instances are spread over areas and clusters', async (t) => {

@@ -2,6 +2,7 @@ import type { Constraint } from '../spec.ts'
 import type { Candidate } from './candidate.ts'
 import { nearestMs, type Anchor } from './distance.ts'
 import type { DecisionFacts, PlacementRequest } from './placement-request.ts'
+import { nodesWithRoom, roomNear, stillToCome } from './room.ts'
 import { countsIn, fewestIn } from './topology.ts'
 
 export type Open = (asked: PlacementRequest) => Iterable<Candidate>
@@ -10,15 +11,19 @@ export type Open = (asked: PlacementRequest) => Iterable<Candidate>
  * The request with what its filters and scores look up again and again, each computed once and only when it is asked for: 10,000
  * candidates and 256 anchors are 2.5 million distances, of which none is needed twice.
  *
- * `open`: the candidates that could take an instance at all, between which it is spread.
+ * `all`: every candidate; `open`: those that could take an instance at all, between which it is spread.
  */
-export function prepared(request: PlacementRequest, open: Open): PlacementRequest {
+export function prepared(
+  request: PlacementRequest,
+  { all, open }: { all: readonly Candidate[]; open: Open },
+): PlacementRequest {
   const { near } = request
   const anchors = new Map<Constraint, readonly Anchor[]>()
   const distances = new Map<Constraint, Map<Candidate, number | undefined>>()
   const counts = new Map<Constraint, ReadonlyMap<string, number>>()
   const fewest = new Map<Constraint, number>()
   const anchorsOf = (constraint: Constraint) => once(anchors, constraint, () => near?.(constraint) ?? [])
+  let toCome: { wishes: readonly Constraint[]; withRoom: readonly Candidate[] } | undefined
   const decision: DecisionFacts = {
     msTo(constraint, candidate) {
       const known = once(distances, constraint, () => new Map<Candidate, number | undefined>())
@@ -34,6 +39,14 @@ export function prepared(request: PlacementRequest, open: Open): PlacementReques
         for (const candidate of open(asked)) least = Math.min(least, fewestIn(constraint, candidate, asked) ?? Infinity)
         return least
       }),
+    room(candidate) {
+      if (toCome === undefined) {
+        const wishes = stillToCome(asked)
+        toCome = { wishes, withRoom: wishes.length === 0 ? [] : nodesWithRoom(asked, all) }
+      }
+      const { wishes, withRoom } = toCome
+      return wishes.map((wish) => roomNear(wish, candidate, { spec: asked.spec, withRoom }))
+    },
   }
   const asked: PlacementRequest = { ...request, ...(near === undefined ? {} : { near: anchorsOf }), decision }
   return asked

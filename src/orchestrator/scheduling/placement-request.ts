@@ -33,6 +33,8 @@ export interface DecisionFacts {
   counts(constraint: Constraint): ReadonlyMap<string, number>
   /** How many instances of the service the emptiest of all domains has that could take one. */
   fewest(constraint: Constraint): number
+  /** For how many of its size there is room near the candidate, for each service that is still to come near it. */
+  room(candidate: Candidate): readonly number[]
 }
 
 /** The request as if further instances of the service were there. */

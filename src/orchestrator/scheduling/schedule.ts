@@ -60,10 +60,11 @@ export function prepare(
 ): PlacementRequest {
   // spreading is between those that could take it, not between those that are as even as it asks
   const constraints = request.spec.constraints.filter(({ type }) => type !== 'spread')
-  return prepared(request, (asked) => {
+  const open = (asked: PlacementRequest) => {
     const unspread = { ...asked, spec: { ...asked.spec, constraints } }
     return candidates.filter((candidate) => refusal(unspread, candidate, filters) === undefined)
-  })
+  }
+  return prepared(request, { all: candidates, open })
 }
 
 /** Why the first filter that refuses the candidate does so; `undefined` when it can take the request. */

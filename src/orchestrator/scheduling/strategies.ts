@@ -4,6 +4,7 @@ import { demandOf, DIMENSIONS } from './capacity.ts'
 import { msTo } from './decision.ts'
 import { nearestKm } from './distance.ts'
 import type { PlacementRequest } from './placement-request.ts'
+import { stillToCome } from './room.ts'
 import { fewestIn } from './topology.ts'
 
 export interface Scorer {
@@ -17,20 +18,26 @@ export interface Scorer {
 
 export type Strategies = Readonly<Partial<Record<string, Scorer>>>
 
-/** What counts before every strategy: `spread` constraints without `max_skew`, the emptiest first; then to be near those who must be near it. */
+/**
+ * What counts before every strategy: `spread` constraints without `max_skew`, the emptiest first; then to be near those who must be near it;
+ * then to leave room for those of them that are still to come.
+ */
 export function preferences(request: PlacementRequest, candidate: Candidate): number[] {
   const { spec } = request
   const spread = spec.constraints
     .filter(isPreference)
     .map((each) => -Math.min(fewestIn(each, candidate, request) ?? 0, MOST_INSTANCES))
-  return [...spread, ...(spec.prefersNear ?? []).map((wish) => -beyondMs(wish, candidate, request))]
+  const near = (spec.prefersNear ?? []).map((wish) => -beyondMs(wish, candidate, request))
+  return [...spread, ...near, ...(request.decision?.room(candidate) ?? [])]
 }
 
 /** What each of them means. */
-export function preferenceTerms({ spec }: PlacementRequest): string[] {
+export function preferenceTerms(request: PlacementRequest): string[] {
+  const { spec } = request
   return [
     ...spec.constraints.filter(isPreference).map(({ over = 'node' }) => `−instances in the ${over}`),
     ...(spec.prefersNear ?? []).map(({ service, threshold }) => `−ms beyond ${threshold} from ${service}`),
+    ...stillToCome(request).map(({ service }) => `room near it for ${service}`),
   ]
 }
 
