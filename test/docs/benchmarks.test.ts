@@ -23,6 +23,8 @@ const ELSEWHERE = {
   'npm run bench -- --only dns': 'compares two programs on an idle machine; here only the rows that it names',
   'npm run bench -- --starts 3 --against ../before': 'needs another checkout, and three times the minutes',
   'npm run bench -- --no-aes --only udp': 'the same on an idle machine; here only the rows that it names',
+  'npm run bench:containers':
+    'needs an engine of its own, and minutes of both cores; test/orchestrator/containers.test.ts does the same at small size',
   'npm run bench:failure': 'minutes of both cores; test/walks/failure-*.test.ts do the same at small size',
   'npm run bench:nat': 'half an hour of both cores; test/walks connects the same networks',
 }
