@@ -5,6 +5,7 @@ import { defaults } from '../../src/config/defaults.ts'
 import { Config } from '../../src/config/schema.ts'
 import { ERRORS, REMEDIES, type ErrorCode } from '../../src/core/errors.ts'
 import { apiPage } from './api.ts'
+import { tenantsPage } from './tenants.ts'
 import { logsPage, metricsPage } from './logs.ts'
 import { ENVIRONMENT, EXIT_STATUS, EXIT_STATUS_OF_OTHERS, SECRETS, shownCommands, usageOf } from './commands.ts'
 
@@ -16,6 +17,7 @@ export const PAGES: Readonly<Record<string, () => string | Promise<string>>> = {
   'docs/errors.md': errorsPage,
   'docs/logs.md': () => logsPage(NOTICE('the log calls in the source')),
   'docs/metrics.md': () => metricsPage(NOTICE('src/core/metrics.ts')),
+  'docs/tenants.md': tenantsPage,
 }
 
 const NOTICE = (source: string) => `<!-- Written by \`npm run docs\` from ${source}. Change it there. -->\n`

@@ -2,97 +2,9 @@ import { request } from 'node:https'
 import t from 'tap'
 import { MeshError } from '../../src/core/errors.ts'
 import { Store } from '../../src/core/kit/store.ts'
-import type { Operation } from '../../src/orchestrator/root/v1/operation.ts'
-import { OPERATIONS } from '../../src/orchestrator/root/v1/routes.ts'
-import { type Permission, permits, ROLE_WORDS, type Role } from '../../src/orchestrator/root/people/roles.ts'
-import { mesh, sla, until, type World } from './mesh.ts'
+import { mesh, until, type World } from './mesh.ts'
+import { documentOf, PASSWORD, twoOperators } from './operators.ts'
 import { ask, send } from './v1.ts'
-
-const PASSWORD = 'correct horse battery'
-
-/** A document of one service, in the namespace of an organisation. */
-function documentOf(namespace: string, service: object = {}) {
-  const document = sla({ microservice_name: 'cart', ...service })
-  return {
-    ...document,
-    applications: document.applications.map((app: object) => ({ ...app, application_namespace: namespace })),
-  }
-}
-
-/** Clusters `ours` of acme and `theirs` of beta, each with a node and a service of its organisation. */
-async function twoOperators() {
-  const world = await mesh({ clusters: ['ours', 'theirs'] })
-  const admin = (method: string, path: string, body?: unknown) => ask(world, path, { method, body })
-  const tokenOf = async (...grants: { role: Role; organisation?: string }[]) =>
-    (await admin('POST', '/v1/api-tokens', { name: 'a test', limits: { grants } })).body.token as string
-  const nodes = {
-    ours: await world.node('n', { cluster: 'ours' }),
-    theirs: await world.node('n', { cluster: 'theirs' }),
-  }
-  for (const [cluster, organisation] of [
-    ['ours', 'acme'],
-    ['theirs', 'beta'],
-  ] as const) {
-    t.equal((await admin('POST', '/v1/organisations', { name: organisation })).status, 200)
-    t.equal((await admin('PUT', `/v1/clusters/${cluster}/owner`, { organisation })).status, 200)
-    t.equal((await admin('POST', '/v1/apps', documentOf(organisation))).status, 200)
-  }
-  await world.running(2)
-  return { world, admin, tokenOf, nodes, [Symbol.asyncDispose]: () => world[Symbol.asyncDispose]() }
-}
-
-/** What the path names: of another organisation what there is, of one’s own something that there is not, so that nothing is changed. */
-function pathOf({ path, id }: Operation, isOurs: boolean): string {
-  const [namespace, cluster, word] = isOurs ? ['acme', 'ours', 'none'] : ['beta', 'theirs', 'cart']
-  const service = `shop.${namespace}.${word}.prod`
-  const name = path.startsWith('/clusters/')
-    ? cluster
-    : path.startsWith('/organisations/')
-      ? namespace
-      : path.startsWith('/instances/')
-        ? `${service}.0`
-        : id.endsWith('App')
-          ? `${isOurs ? 'none' : 'shop'}.${namespace}`
-          : service
-  return `/v1${path
-    .replace('{name}', name)
-    .replace('{cluster}', cluster)
-    .replace(/\{\w+\}/g, isOurs ? 'none' : 'n')}`
-}
-
-t.test(
-  'each role may call what it permits of its own organisation, and finds nothing of another: roles × calls',
-  async (t) => {
-    await using all = await twoOperators()
-    const { world, tokenOf } = all
-    const before = await world.instances()
-    const calls = OPERATIONS.filter(({ needs }) =>
-      / (app|service|instance|secret|node|relay|cluster|mesh)$/.test(needs),
-    )
-    t.ok(calls.length > 25, `${calls.length} calls`)
-    for (const role of ROLE_WORDS.filter((word) => word !== 'administrator')) {
-      const token = await tokenOf({ role, organisation: 'acme' })
-      const answers = (isOurs: boolean) =>
-        Promise.all(
-          calls.map((call) => {
-            const body = call.body === undefined ? undefined : { nothing: 'is right' }
-            return send(world, pathOf(call, isOurs), { method: call.method.toUpperCase(), token, body })
-          }),
-        )
-      const [ours, theirs] = [await answers(true), await answers(false)]
-      for (const [at, { id, needs }] of calls.entries()) {
-        const [permission, of] = needs.split(' ') as [Permission, string]
-        const isPermitted = of !== 'mesh' && permits(role, permission)
-        t.equal(ours[at]?.status !== 403, isPermitted, `${role} ${id}: ${ours[at]?.status}`)
-        t.equal(theirs[at]?.status, of === 'mesh' ? 403 : 404, `${role} ${id} of another`)
-      }
-    }
-    t.same(
-      (await world.instances()).map(({ id, node }) => [id, node]),
-      before.map(({ id, node }) => [id, node]),
-    )
-  },
-)
 
 t.test('a cluster takes whom its owner admits, and is told of no other', async (t) => {
   await using all = await twoOperators()

@@ -1,7 +1,7 @@
 import t from 'tap'
 import { OPERATIONS } from '../../src/orchestrator/root/v1/routes.ts'
-import { mesh, sla, until, type World } from './mesh.ts'
-import { ask, send } from './v1.ts'
+import { mesh, sla, until } from './mesh.ts'
+import { ask, send, watching } from './v1.ts'
 
 const CART = 'shop.acme.cart.prod'
 const WEB = 'site.beta.web.prod'
@@ -120,7 +120,7 @@ t.test('what is watched is what may be seen, and ends when that does', async (t)
   await using all = await tenants()
   const { world, as, admin, tokenOf } = all
   const token = await tokenOf([{ role: 'viewer', organisation: 'beta' }])
-  const stream = await watching(world, token)
+  const stream = watching(world, token)
   await until(() => stream.text.includes('event: synced'), 'all rows are there')
   await admin('PATCH', `/v1/services/${CART}`, { replicas: 2 })
   await admin('PATCH', `/v1/services/${WEB}`, { replicas: 2 })
@@ -146,8 +146,8 @@ t.test('a stream follows the roles of its reader', async (t) => {
   await admin('POST', '/v1/users', { name: 'bob', organisation: 'beta', password: 'correct horse', grants })
   const body = { user: 'bob', password: 'correct horse' }
   const { token } = (await send(world, '/v1/login', { method: 'POST', body })).body
-  const stream = await watching(world, token)
-  const logs = await watching(world, token, `/v1/instances/${WEB}.0/logs?follow=true`)
+  const stream = watching(world, token)
+  const logs = watching(world, token, `/v1/instances/${WEB}.0/logs?follow=true`)
   await until(() => stream.text.includes('event: synced') && logs.text.includes('line 1'), 'all rows are there')
   t.notMatch(stream.text, /acme/)
   const change = (body: object) => admin('PATCH', '/v1/users/bob', body)
@@ -164,27 +164,6 @@ t.test('a stream follows the roles of its reader', async (t) => {
   await admin('DELETE', '/v1/users/bob')
   await until(() => stream.isOver, 'there is no such user')
 })
-
-async function watching(world: World, token: string, path = '/v1/watch') {
-  const { request } = await import('node:https')
-  const seen = { text: '', isOver: false }
-  const { url, ca } = world.credential
-  const options = {
-    ca,
-    agent: false as const,
-    checkServerIdentity: () => undefined,
-    headers: { authorization: `Bearer ${token}` },
-  }
-  request(`${url}${path}`, options, (response) => {
-    response.setEncoding('utf8')
-    response.on('data', (text: string) => (seen.text += text))
-    response.on('error', () => undefined)
-    response.on('close', () => (seen.isOver = true))
-  })
-    .on('error', () => (seen.isOver = true))
-    .end()
-  return seen
-}
 
 t.test('every call says what it needs', (t) => {
   for (const { id, needs } of OPERATIONS) t.ok(needs, id)

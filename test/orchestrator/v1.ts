@@ -79,6 +79,26 @@ export async function send(
   })
 }
 
+/** A stream, from its beginning on. */
+export function watching(world: World, token: string, path = '/v1/watch') {
+  const seen = { text: '', isOver: false }
+  const { url, ca } = world.credential
+  const options = {
+    ca,
+    agent: false as const,
+    checkServerIdentity: () => undefined,
+    headers: { authorization: `Bearer ${token}` },
+  }
+  const asked = request(`${url}${path}`, options, (response) => {
+    response.setEncoding('utf8')
+    response.on('data', (text: string) => (seen.text += text))
+    response.on('error', () => undefined)
+    response.on('close', () => (seen.isOver = true))
+  })
+  asked.on('error', () => (seen.isOver = true)).end()
+  return Object.assign(seen, { [Symbol.dispose]: () => void asked.destroy() })
+}
+
 function schemaOf(
   { paths, components }: Document,
   { method, path, status, type }: { method: string; path: string; status: number; type: string },
