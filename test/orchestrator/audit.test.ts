@@ -1,5 +1,6 @@
 import { join } from 'node:path'
 import t from 'tap'
+import { MeshError } from '../../src/core/errors.ts'
 import { silentLog } from '../../src/core/kit/log.ts'
 import { Store } from '../../src/core/kit/store.ts'
 import { Audit, type AuditEntry } from '../../src/orchestrator/root/people/audit.ts'
@@ -73,4 +74,30 @@ t.test('what is recorded while the log is being loaded counts once', async (t) =
   t.equal(world.kept.keys().length, FULL - 200 + 1, 'room was made, for 200')
   world.audit.record({ user: 'carol', from: '::1', call: 'apply', status: 200, requestId: 'later' })
   t.same(numbersOf(await world.audit.list({ ...everything, user: 'carol' }, 10)), [FULL + 2, FULL + 1])
+})
+
+t.test('it is loaded ahead of the first entry, and a full disk does not make it be loaded again', async (t) => {
+  using world = auditWith(FULL)
+  await world.audit.load(AbortSignal.timeout(60_000))
+  let reads = 0
+  const get = world.kept.get.bind(world.kept)
+  world.kept.get = (key) => {
+    reads++
+    return get(key)
+  }
+  const entry = { user: 'carol', from: '::1', call: 'apply', status: 200, requestId: 'one' }
+  const put = world.kept.put.bind(world.kept)
+  world.kept.put = () => {
+    throw new MeshError('DISK_FULL', { path: 'root.db' })
+  }
+  world.audit.record(entry)
+  t.equal(world.kept.keys().length, FULL, 'what room was made for it is there again')
+  world.kept.put = put
+  world.audit.record(entry)
+  t.equal(reads, 0)
+  t.same(numbersOf(await world.audit.list({ ...everything, user: 'carol' }, 10)), [FULL + 1])
+  t.equal(world.kept.keys().length, FULL - 200 + 1)
+  const stopped = new AbortController()
+  stopped.abort()
+  await t.resolves(world.audit.load(stopped.signal))
 })

@@ -8,6 +8,7 @@ import { provenInGrace } from '../../core/identity/grace.ts'
 import { HeldIdentity } from '../../core/identity/held.ts'
 import { keepRenewed } from '../../core/identity/keep-renewed.ts'
 import { createRequest } from '../../core/identity/keys.ts'
+import { background } from '../../core/kit/background.ts'
 import { systemClock, type Clock } from '../../core/kit/clock.ts'
 import { Lifetime } from '../../core/kit/lifetime.ts'
 import type { Log } from '../../core/kit/log.ts'
@@ -186,13 +187,16 @@ async function openState(life: Lifetime, options: RootOptions, parentLog: Log, m
   const { mesh } = authority
   const people = new People(store, clock)
   const openRequests = new OpenRequests(people)
+  const audit = new Audit({ kept: store.audit, together: (work) => store.database.transaction(work), clock, log })
+  const loading = background.run('loading the audit log', () => audit.load(life.signal))
+  life.defer(() => loading)
   life.every(LOOK_MS, async () => openRequests.check(), 'what is open to whoever may no longer')
   return {
     store,
     events,
     people,
     passwords: new Passwords(() => clock.now()),
-    audit: new Audit({ kept: store.audit, together: (work) => store.database.transaction(work), clock, log }),
+    audit,
     openRequests,
     secrets: new Secrets(dir, store, clock),
     authority,

@@ -65,21 +65,32 @@ export class Audit {
     this.#log = parts.log
   }
 
+  /** Ahead of the first entry, which would otherwise wait for all of it. */
+  async load(signal: AbortSignal): Promise<void> {
+    const slices = new Slices()
+    for (const steps = this.#load(); this.#byUser === undefined && !signal.aborted && steps.next().done !== true; ) {
+      if (slices.isOver) await slices.next()
+    }
+  }
+
   /** Never throws: what was done was done. */
   record({ about, ...entry }: Omit<AuditEntry, 'number' | 'at'>): void {
     try {
       const byUser = this.#byUser ?? finished(this.#load())
-      const number = ++this.#last
+      const number = this.#last + 1
       const text = about === undefined || about === '' ? {} : { about: about.slice(0, MAX_TEXT) }
       const user = entry.user.slice(0, 100)
+      const numbers = this.#size < MOST ? [] : longestOf(byUser)
+      const gone = numbers.slice(0, ROOM)
       this.#together(() => {
-        if (this.#size >= MOST) this.#makeRoom(byUser)
+        for (const old of gone) this.#kept.delete(keyOf(old))
         this.#kept.put(keyOf(number), { number, at: this.#clock.wall(), ...entry, user, ...text })
       })
+      numbers.splice(0, gone.length)
       remember(byUser, { ...entry, user }, number)
-      this.#size++
+      this.#last = number
+      this.#size += 1 - gone.length
     } catch (error) {
-      this.#byUser = undefined // as it is on disk
       this.#log.error('an entry of the audit log cannot be kept', { error, user: entry.user, path: entry.call })
     }
   }
@@ -121,14 +132,13 @@ export class Audit {
     this.#last = Math.max(this.#last, Number(keys.at(-1) ?? 0))
     return (this.#byUser = byUser)
   }
+}
 
-  #makeRoom(byUser: Map<string, number[]>): void {
-    const [most] = [...byUser].toSorted(([, a], [, b]) => b.length - a.length)
-    for (const number of most?.[1].splice(0, ROOM) ?? []) {
-      this.#kept.delete(keyOf(number))
-      this.#size--
-    }
-  }
+/** Of the user with the most. */
+function longestOf(byUser: ReadonlyMap<string, number[]>): number[] {
+  let longest: number[] = []
+  for (const numbers of byUser.values()) if (numbers.length > longest.length) longest = numbers
+  return longest
 }
 
 /** Of everybody or of one user, wrong logins among them; the newest first. */
