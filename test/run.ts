@@ -22,7 +22,7 @@ import { scriptOptions } from '../.config/script-options.ts'
 import { sweep } from '../src/lab/namespace.ts'
 import { killMarked } from './support/no-orphans.ts'
 import { fetchEngine, fetchPodman, sweepEngines } from './docker-engine.ts'
-import { installTools, missingTools } from '../src/lab/system-tools.ts'
+import { hasTool, installTools, missingTools } from '../src/lab/system-tools.ts'
 import { TapCount, type Count } from './tap-count.ts'
 
 /** A file that takes longer is ended and has failed. */
@@ -36,6 +36,8 @@ const PATIENT =
   /^test\/(lab\/(docker|control-socket|lab|link|netcheck)|walks\/(containers|control|drain|examples|failure|source|unasked))\.test/
 /** Files that need a Docker engine. */
 const CONTAINERS = /^test\/(lab\/docker|walks\/containers|orchestrator\/(?:containers|podman))\.test/
+/** Files that look at the page with a browser. */
+const BROWSER = /^test\/page\/browser\.test/
 
 /** The longest files of each lane, longest first: what begins last should be short, so that the lanes end together. */
 const LONGEST = `
@@ -44,7 +46,7 @@ const LONGEST = `
   walks/rotation lab/paths walks/demo-namespaces walks/revoked-node walks/control
   faults/output faults/memory packages/packages package orchestrator/podman cli/cli docs/operations bench/control/control
   docs/benchmarks docs/inline orchestrator/rotation orchestrator/silent-node orchestrator/containers
-  fuzz/fuzz faults/sockets orchestrator/cluster proxy/limits cli/usage timeouts docs/readme`
+  page/browser fuzz/fuzz faults/sockets orchestrator/cluster proxy/limits cli/usage timeouts docs/readme`
   .split(/\s+/)
   .map((name) => `test/${name}.test.ts`)
 /**
@@ -87,6 +89,7 @@ if (!values['no-install']) {
   installTools(missingTools(), say)
   if (files.some((file) => CONTAINERS.test(file))) fetchEngine(say)
   if (files.some((file) => file.endsWith('podman.test.ts'))) fetchPodman(say)
+  if (files.some((file) => BROWSER.test(file)) && !hasTool('chromium')) installTools(['chromium'], say)
 }
 sweep()
 sweepEngines()

@@ -1,10 +1,12 @@
-import type { VNode } from 'preact'
+import type { ComponentType } from 'preact'
 import { useEffect, useMemo, useState } from 'preact/hooks'
 import { Api } from './live/api.ts'
 import { Feed, type Shown } from './live/feed.ts'
-import { forgetToken, keepToken, keptToken } from './live/token.ts'
+import { logOut, whoAsks } from './live/people.ts'
+import { type Auth, forgetAuth, keepAuth, keptAuth } from './live/session.ts'
 import { type Mesh, NOTHING_YET } from './model/mesh.ts'
 import { routeIn, type View } from './model/route.ts'
+import type { Me } from './model/who.ts'
 import { DeskAround } from './parts/desk.tsx'
 import { Frame } from './views/frame.tsx'
 import { Login } from './views/login.tsx'
@@ -15,40 +17,57 @@ import { Why } from './views/why.tsx'
 
 /** Who looks, what they look at, and the mesh as it is now. */
 export function App() {
-  const [token, setToken] = useState(keptToken)
+  const [auth, setAuth] = useState(keptAuth)
   const [problem, setProblem] = useState<string>()
   const leave = (why?: string) => {
-    forgetToken()
+    forgetAuth()
     setProblem(why)
-    setToken(undefined)
+    setAuth(undefined)
   }
-  if (token === undefined) {
-    const enter = (typed: string) => {
-      keepToken(typed)
-      setToken(typed)
+  if (auth === undefined) {
+    const enter = (entered: Auth) => {
+      keepAuth(entered)
+      setAuth(entered)
     }
     return <Login problem={problem} enter={enter} />
   }
-  return <Live token={token} leave={leave} />
+  return <Live auth={auth} leave={leave} />
 }
 
-function Live({ token, leave }: { token: string; leave: (why?: string) => void }) {
-  const api = useMemo(() => new Api(token), [token])
+function Live({ auth, leave }: { auth: Auth; leave: (why?: string) => void }) {
+  const ended = () =>
+    leave(auth.kind === 'token' ? 'The root does not take this token.' : 'The session has ended. Log in again.')
+  const api = useMemo(() => new Api(auth, ended), [auth])
   const [{ mesh, link }, setShown] = useState<Shown>({ mesh: NOTHING_YET, link: { state: 'connecting' } })
+  const me = useMe(api, link.state)
   const route = useRoute()
   const now = useNow()
   useEffect(() => {
-    const running = Feed.start(api, setShown, () => leave('The root does not take this token.'))
+    const running = Feed.start(api, setShown, ended)
     return () => running.close()
   }, [api])
+  const left = async () => {
+    const isSession = auth.kind === 'session' || me?.by === 'session'
+    if (isSession) await logOut(api).catch(() => undefined) // one that has ended, or a root that is gone: it ends by itself
+    leave()
+  }
   const { view, open } = route
   return (
-    <DeskAround api={api}>
-      <Frame view={view} link={link} mesh={mesh} api={api} now={now} leave={() => leave()}>
+    <DeskAround api={api} me={me}>
+      <Frame view={view} link={link} mesh={mesh} now={now} leave={() => void left()}>
         <ViewOf view={view} mesh={mesh} open={open} now={now} />
       </Frame>
     </DeskAround>
   )
+}
+
+/** Asked once for each connection: roles may have changed meanwhile. */
+function useMe(api: Api, state: Shown['link']['state']): Me | undefined {
+  const [me, setMe] = useState<Me>()
+  useEffect(() => {
+    if (state === 'live') whoAsks(api).then(setMe, () => undefined) // the view says that the root is away
+  }, [api, state])
+  return me
 }
 
 function ViewOf({ view, mesh, open, now }: { view: View; mesh: Mesh; open: string | undefined; now: number }) {
@@ -62,20 +81,38 @@ function ViewOf({ view, mesh, open, now }: { view: View; mesh: Mesh; open: strin
     case 'why':
       return <Why mesh={mesh} open={open} now={now} />
     case 'deploy':
-      return <Later />
+      return <Later key="deploy" load={() => import('./views/deploy.tsx').then(({ Deploy }) => Deploy)} shown={{}} />
+    case 'account':
+      return (
+        <Later
+          key="account"
+          load={() => import('./views/account.tsx').then(({ Account }) => Account)}
+          shown={{ open, now }}
+        />
+      )
     default:
       view satisfies never
       return undefined
   }
 }
 
-/** The reader of documents is as large as all the rest: it is loaded when somebody deploys. */
-function Later() {
-  const [Deploy, setDeploy] = useState<() => VNode>()
+interface LaterProps<Props extends object> {
+  load: () => Promise<ComponentType<Props>>
+  shown: Props
+}
+
+/** What few need is loaded when it is opened: the reader of documents alone is as large as all the rest. */
+function Later<Props extends object>({ load, shown }: LaterProps<Props>) {
+  const [Loaded, setLoaded] = useState<ComponentType<Props>>()
+  const [fault, setFault] = useState<string>()
   useEffect(() => {
-    void import('./views/deploy.tsx').then((loaded) => setDeploy(() => loaded.Deploy))
+    load().then(
+      (loaded) => setLoaded(() => loaded),
+      () => setFault('This part of the page could not be loaded: the root does not answer. Open it again in a moment.'),
+    )
   }, [])
-  return Deploy === undefined ? <p class="waiting muted">Loading …</p> : <Deploy />
+  if (Loaded === undefined) return <p class="waiting muted">{fault ?? 'Loading …'}</p>
+  return <Loaded {...shown} />
 }
 
 function useRoute() {

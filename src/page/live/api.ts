@@ -1,3 +1,5 @@
+import type { Auth } from './session.ts'
+
 /** A refusal of the root, or that it does not answer (`status` 0). */
 export class ApiError extends Error {
   readonly status: number
@@ -31,12 +33,15 @@ interface Problem {
 /** Whoever does not begin to answer for so long does not answer. */
 const ANSWER_MS = 30_000
 
-/** The API of the root that has served this page, with the token of whoever looks at it. */
+/** The API of the root that has served this page, as whoever looks at it; without `auth` as nobody. */
 export class Api {
-  readonly #token: string
+  readonly #auth: Auth | undefined
+  readonly #refused: () => void
 
-  constructor(token: string) {
-    this.#token = token
+  /** `refused` is called when the root does not know (or no longer knows) who asks. */
+  constructor(auth: Auth | undefined, refused: () => void = () => undefined) {
+    this.#auth = auth
+    this.#refused = refused
   }
 
   /** @throws ApiError */
@@ -66,6 +71,16 @@ export class Api {
     return (await this.#send('PATCH', path, body)).json() as Promise<T>
   }
 
+  /** @throws ApiError */
+  async put<T>(path: string, body: unknown): Promise<T> {
+    return (await this.#send('PUT', path, body)).json() as Promise<T>
+  }
+
+  /** @throws ApiError */
+  async delete<T>(path: string): Promise<T> {
+    return (await this.#send('DELETE', path)).json() as Promise<T>
+  }
+
   /** Text as it comes. @throws ApiError, TypeError when it breaks */
   async *text(path: string, signal: AbortSignal, headers: Record<string, string> = {}): AsyncGenerator<string> {
     const { body } = await this.#send('GET', path, undefined, signal, headers)
@@ -92,12 +107,12 @@ export class Api {
       response = await fetch(path, {
         method,
         headers: {
-          authorization: `Bearer ${this.#token}`,
+          ...(this.#auth?.kind === 'token' ? { authorization: `Bearer ${this.#auth.token}` } : {}),
           ...(body === undefined ? {} : { 'content-type': 'application/json' }),
           ...headers,
         },
         cache: 'no-store',
-        credentials: 'omit',
+        credentials: this.#auth?.kind === 'token' ? 'omit' : 'same-origin',
         redirect: 'error',
         signal: signal === undefined ? begun.signal : AbortSignal.any([signal, begun.signal]),
         ...(body === undefined ? {} : { body: JSON.stringify(body) }),
@@ -108,6 +123,7 @@ export class Api {
       clearTimeout(timer)
     }
     if (response.ok) return response
+    if (response.status === 401) this.#refused()
     throw new ApiError(response.status, problemIn(await response.text(), response.status))
   }
 }

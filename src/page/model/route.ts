@@ -6,12 +6,13 @@ export interface Route {
 }
 
 export const VIEWS = ['services', 'nodes', 'map', 'why', 'deploy'] as const
-export type View = (typeof VIEWS)[number]
+/** `account` is where the user's name leads. */
+export type View = (typeof VIEWS)[number] | 'account'
 
 /** What cannot be read leads to the first view. */
 export function routeIn(hash: string): Route {
   const [, first = '', ...rest] = hash.replace(/^#/, '').split('/')
-  const view = VIEWS.find((each) => each === first) ?? 'services'
+  const view = [...VIEWS, 'account' as const].find((each) => each === first) ?? 'services'
   const open = decoded(rest.join('/'))
   return open === '' ? { view } : { view, open }
 }

@@ -1,6 +1,7 @@
 import { type ComponentChildren, createContext } from 'preact'
 import { useCallback, useContext, useEffect, useMemo, useRef, useState } from 'preact/hooks'
 import type { Api } from '../live/api.ts'
+import type { Me } from '../model/who.ts'
 
 /** Something that is done only when it was confirmed. */
 export interface Question {
@@ -17,6 +18,8 @@ export interface Question {
 /** What every view can do. */
 export interface Desk {
   api: Api
+  /** Undefined until the root has said who asks. */
+  me: Me | undefined
   ask: (question: Question) => void
   /** A line that goes by itself, or stays until the next while `isBusy`. */
   say: (text: string, isBusy?: boolean) => void
@@ -34,10 +37,11 @@ const SAID_MS = 6_000
 
 interface Props {
   api: Api
+  me: Me | undefined
   children: ComponentChildren
 }
 
-export function DeskAround({ api, children }: Props) {
+export function DeskAround({ api, me, children }: Props) {
   const [question, setQuestion] = useState<Question>()
   const [said, setSaid] = useState<{ text: string; isBusy: boolean }>()
   const ask = useCallback((one: Question) => setQuestion(one), [])
@@ -47,7 +51,7 @@ export function DeskAround({ api, children }: Props) {
     const timer = setTimeout(() => setSaid(undefined), SAID_MS)
     return () => clearTimeout(timer)
   }, [said])
-  const desk = useMemo(() => ({ api, ask, say }), [api, ask, say])
+  const desk = useMemo(() => ({ api, me, ask, say }), [api, me, ask, say])
   return (
     <DeskContext.Provider value={desk}>
       {children}

@@ -9,6 +9,7 @@ import { type LineFault, located, readDocument } from '../model/document.ts'
 import { hashOf } from '../model/route.ts'
 import type { Tone } from '../model/rows.ts'
 import { counted, nameParts } from '../model/text.ts'
+import { may } from '../model/who.ts'
 
 const EXAMPLE = `application_name: hello
 application_namespace: demo
@@ -33,7 +34,7 @@ type Found =
 
 /** A document, its faults where they are, what it would change, and then the change. */
 export function Deploy() {
-  const { api, ask } = useDesk()
+  const { api, me, ask } = useDesk()
   const [text, setText] = useState('')
   const [prune, setPrune] = useState(false)
   const [found, setFound] = useState<Found>({ kind: 'nothing' })
@@ -126,6 +127,9 @@ export function Deploy() {
           </button>
         </span>
       </div>
+      {may(me, 'change', 'any') ? undefined : (
+        <p class="notice idle">You may look, and change nothing: a document is refused.</p>
+      )}
       <div
         class="columns"
         onDragOver={(event) => event.preventDefault()}

@@ -1,7 +1,8 @@
 import type { ComponentChildren } from 'preact'
 import { useEffect, useState } from 'preact/hooks'
-import type { Api } from '../live/api.ts'
 import { chosenTheme, setTheme } from '../live/theme.ts'
+import type { Api } from '../live/api.ts'
+import { useDesk } from '../parts/desk.tsx'
 import { Icon } from '../parts/icon.tsx'
 import type { Link, Mesh } from '../model/mesh.ts'
 import { hashOf, VIEWS, type View } from '../model/route.ts'
@@ -11,14 +12,14 @@ interface Props {
   view: View
   link: Link
   mesh: Mesh
-  api: Api
   now: number
   leave: () => void
   children: ComponentChildren
 }
 
 /** What is around every view: where one is, whether it is live. */
-export function Frame({ view, link, mesh, api, now, leave, children }: Props) {
+export function Frame({ view, link, mesh, now, leave, children }: Props) {
+  const { api, me } = useDesk()
   const about = useAbout(api, link.state)
   useEffect(() => {
     document.title = `${sentence(view)} – ${about === undefined ? 'hedgerow' : about.mesh}`
@@ -45,6 +46,16 @@ export function Frame({ view, link, mesh, api, now, leave, children }: Props) {
         </nav>
         <span class="end">
           <LinkState link={link} now={now} />
+          <a
+            class="button quiet who"
+            href={hashOf({ view: 'account' })}
+            aria-label={me === undefined ? 'Account' : `Account of ${me.user}`}
+            aria-current={view === 'account' ? 'page' : undefined}
+            title="Who you are, users, tokens, what was done"
+          >
+            <Icon name="account" />
+            <span>{me?.user}</span>
+          </a>
           <Theme />
           <button type="button" class="button quiet square" aria-label="Log out" title="Log out" onClick={leave}>
             <Icon name="leave" />

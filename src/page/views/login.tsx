@@ -1,49 +1,122 @@
 import { useState } from 'preact/hooks'
+import { Api, ApiError } from '../live/api.ts'
+import { logIn } from '../live/people.ts'
+import type { Auth } from '../live/session.ts'
 import { tokenIn } from '../model/typed-token.ts'
 
 interface Props {
   /** Why one that was there before is not taken. */
   problem: string | undefined
-  enter: (token: string) => void
+  enter: (auth: Auth) => void
 }
 
+/** By name and password, or with a token. */
 export function Login({ problem, enter }: Props) {
-  const [typed, setTyped] = useState('')
+  return (
+    <main class="login">
+      <div class="card-login">
+        <img src="icon.svg" width="44" height="44" alt="" />
+        <h1>hedgerow</h1>
+        <ByPassword problem={problem} enter={enter} />
+        <details>
+          <summary>With a token instead</summary>
+          <ByToken enter={enter} />
+        </details>
+      </div>
+    </main>
+  )
+}
+
+function ByPassword({ problem, enter }: Props) {
   const [fault, setFault] = useState(problem)
+  const [isBusy, setBusy] = useState(false)
+  const submit = async (event: SubmitEvent) => {
+    event.preventDefault()
+    const entered = new FormData(event.currentTarget as HTMLFormElement)
+    setBusy(true)
+    setFault(undefined)
+    try {
+      await logIn(new Api(undefined), textOf(entered, 'user').trim(), textOf(entered, 'password'))
+      enter({ kind: 'session' })
+    } catch (error) {
+      setFault(refusalText(error))
+      setBusy(false)
+    }
+  }
+  return (
+    <form onSubmit={(event) => void submit(event)}>
+      <label for="user">User</label>
+      <input
+        id="user"
+        name="user"
+        autocomplete="username"
+        autocapitalize="none"
+        spellcheck={false}
+        required
+        autofocus
+      />
+      <label for="password">Password</label>
+      <input
+        id="password"
+        name="password"
+        type="password"
+        autocomplete="current-password"
+        required
+        aria-describedby="login-fault"
+      />
+      <p id="login-fault" class="fault" role="alert">
+        {fault}
+      </p>
+      <button type="submit" class="button primary" disabled={isBusy}>
+        Log in
+      </button>
+    </form>
+  )
+}
+
+function ByToken({ enter }: Pick<Props, 'enter'>) {
+  const [typed, setTyped] = useState('')
+  const [fault, setFault] = useState<string>()
   const submit = (event: Event) => {
     event.preventDefault()
     const token = tokenIn(typed)
     if (token === undefined) setFault('That is neither a token nor a credential file.')
-    else enter(token)
+    else enter({ kind: 'token', token })
   }
   return (
-    <main class="login">
-      <form onSubmit={submit}>
-        <img src="icon.svg" width="44" height="44" alt="" />
-        <h1>hedgerow</h1>
-        <label for="token">Token</label>
-        <input
-          id="token"
-          type="password"
-          autocomplete="off"
-          autofocus
-          spellcheck={false}
-          value={typed}
-          aria-invalid={fault !== undefined}
-          aria-describedby="token-fault token-help"
-          onInput={({ currentTarget }) => setTyped(currentTarget.value)}
-        />
-        <p id="token-fault" class="fault" role="alert">
-          {fault}
-        </p>
-        <button type="submit" class="button primary">
-          Log in
-        </button>
-        <p id="token-help" class="muted">
-          <code>hedgerow dashboard</code> opens this page with a token already in it. Otherwise paste the root’s{' '}
-          <code>admin.json</code>, or the token in it. It is kept until this tab is closed.
-        </p>
-      </form>
-    </main>
+    <form onSubmit={submit}>
+      <label for="token">Token</label>
+      <input
+        id="token"
+        type="password"
+        autocomplete="off"
+        spellcheck={false}
+        value={typed}
+        aria-invalid={fault !== undefined}
+        aria-describedby="token-fault token-help"
+        onInput={({ currentTarget }) => setTyped(currentTarget.value)}
+      />
+      <p id="token-fault" class="fault" role="alert">
+        {fault}
+      </p>
+      <button type="submit" class="button">
+        Use the token
+      </button>
+      <p id="token-help" class="muted">
+        An API token, or the root’s <code>admin.json</code>, or the token in it. It is kept until this tab is closed.{' '}
+        <code>hedgerow dashboard</code> opens this page with a token already in it.
+      </p>
+    </form>
   )
+}
+
+function textOf(entered: FormData, name: string): string {
+  const value = entered.get(name)
+  return typeof value === 'string' ? value : ''
+}
+
+function refusalText(error: unknown): string {
+  const { status, message } = error as ApiError
+  if (status === 401) return 'No such user, or not its password.'
+  return status === 429 ? 'Too many tries. Wait a minute, and try again.' : message
 }

@@ -4,11 +4,14 @@ import { cordon, drain, drainStatus, uncordon, type DrainStatus } from '../live/
 import { Field, useDesk } from '../parts/desk.tsx'
 import type { NodeRow } from '../model/rows.ts'
 import { counted, nameParts } from '../model/text.ts'
+import { may } from '../model/who.ts'
 
 export function NodeActions({ row }: { row: NodeRow }) {
   const desk = useDesk()
   const isCordoned = row.cordon !== undefined
   const isDraining = row.cordon?.drain !== undefined
+  if (!may(desk.me, 'operate', 'any'))
+    return isDraining ? <DrainProgress key={row.id} api={desk.api} id={row.id} /> : undefined
   return (
     <>
       <div class="actions">

@@ -7,6 +7,7 @@ import { hashOf } from '../model/route.ts'
 import type { InstanceRow, NodeRow } from '../model/rows.ts'
 import type { ServiceView } from '../model/services.ts'
 import { counted, nameParts, whenText } from '../model/text.ts'
+import { may, namespaceOf } from '../model/who.ts'
 
 /** As the API takes. */
 const MOST_REPLICAS = 1_000
@@ -15,27 +16,32 @@ export function ServiceActions({ view, instances }: { view: ServiceView; instanc
   const desk = useDesk()
   const { row } = view
   const { name } = nameParts(row.id)
+  const changes = may(desk.me, 'change', namespaceOf(row.id))
   const running = instances.filter(({ state }) => state === 'running').map(({ id }) => id)
   return (
     <div class="actions">
-      <button
-        type="button"
-        class="button small"
-        onClick={() => desk.ask(scaleQuestion(desk.api, row.id, row.replicas))}
-      >
-        Scale
-      </button>
-      <button
-        type="button"
-        class="button small"
-        disabled={running.length === 0 || row.oneShot === true}
-        onClick={() => desk.ask(restartQuestion(desk, name, running))}
-      >
-        Restart
-      </button>
-      <button type="button" class="button small" onClick={() => desk.ask(rollbackQuestion(desk.api, row.id))}>
-        Roll back
-      </button>
+      {changes ? (
+        <>
+          <button
+            type="button"
+            class="button small"
+            onClick={() => desk.ask(scaleQuestion(desk.api, row.id, row.replicas))}
+          >
+            Scale
+          </button>
+          <button
+            type="button"
+            class="button small"
+            disabled={running.length === 0 || row.oneShot === true}
+            onClick={() => desk.ask(restartQuestion(desk, name, running))}
+          >
+            Restart
+          </button>
+          <button type="button" class="button small" onClick={() => desk.ask(rollbackQuestion(desk.api, row.id))}>
+            Roll back
+          </button>
+        </>
+      ) : undefined}
       <a class="button small" href={hashOf({ view: 'why', open: row.id })}>
         Why there?
       </a>
@@ -141,22 +147,26 @@ export function InstanceActions({ row, nodes }: { row: InstanceRow; nodes: reado
   const isPlaced = row.node !== undefined
   return (
     <div class="actions">
-      <button
-        type="button"
-        class="button small"
-        disabled={!isPlaced}
-        onClick={() => desk.ask(instanceRestartQuestion(desk.api, row))}
-      >
-        Restart
-      </button>
-      <button
-        type="button"
-        class="button small"
-        disabled={!isPlaced}
-        onClick={() => desk.ask(migrateQuestion(desk.api, row, nodes))}
-      >
-        Migrate
-      </button>
+      {may(desk.me, 'change', namespaceOf(row.id)) ? (
+        <>
+          <button
+            type="button"
+            class="button small"
+            disabled={!isPlaced}
+            onClick={() => desk.ask(instanceRestartQuestion(desk.api, row))}
+          >
+            Restart
+          </button>
+          <button
+            type="button"
+            class="button small"
+            disabled={!isPlaced}
+            onClick={() => desk.ask(migrateQuestion(desk.api, row, nodes))}
+          >
+            Migrate
+          </button>
+        </>
+      ) : undefined}
       <a class="button small" href={hashOf({ view: 'why', open: row.id })}>
         Why there?
       </a>
