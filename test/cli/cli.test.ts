@@ -448,11 +448,26 @@ t.test('logs, to the end and as they come', async (t) => {
   )
   const unknown = await machines.run('m0', 'logs', `${CART}.77`)
   t.match(unknown, { code: 3, stderr: /instance .* was not found/ }, 'an instance that does not exist is not found')
-  t.match(
-    await machines.run('m0', 'logs', CART),
-    { code: 3, stderr: /that is a service with 3 instances\nChoose one of: shop\.acme\.cart\.prod\.0, / },
-    'a service in place of an instance is told which there are',
+  const all = await machines.run('m0', 'logs', 'shop.acme.cart')
+  t.equal(all.code, 0)
+  t.same(
+    [
+      ...new Set(all.stdout.matchAll(/^(\S+) \S+ hedgerow: started, process \d+$/gm).map(([, name]) => name)),
+    ].toSorted(),
+    [0, 1, 2].map((number) => `${CART}.${number}`),
+    'of a service, each line with its instance',
   )
+  t.match(await machines.run('m0', 'logs', 'shop.acme.crt.prod'), {
+    code: 3,
+    stderr: 'Did you mean shop.acme.cart.prod?',
+  })
+  const ofAll = machines.background('m0', 'logs', '-f', CART, '-o', 'json')
+  await eventually(() => {
+    const shown = ofAll.lines.map((line) => (JSON.parse(line) as { instance: string }).instance)
+    return Promise.resolve([0, 1, 2].every((number) => shown.includes(`${CART}.${number}`)))
+  }, 'it follows all')
+  ofAll.signal('SIGINT')
+  t.equal(await ofAll.exited, 'code 0', 'interrupted, it ends quietly')
   const follower = machines.background('m0', 'logs', '-f', `${CART}.0`)
   await eventually(() => Promise.resolve(follower.lines.some((line) => line.includes('started'))), 'it follows')
   follower.signal('SIGINT')
