@@ -52,10 +52,13 @@ const CONFIGURATIONS = `for role in root cluster relay agent; do
 done
 rm -rf /root/none`
 
+/** Waits until a role serves, on a machine that has other work too; else the step ends, with what it has said. */
+const STARTED = `started() { for i in $(seq 600); do grep -qs READY $1 && return; sleep 0.1; done; cat $1; exit 1; }`
+
 /** Bash itself calls: nothing else is there. The time is from the command to the first answer by name. */
 const MESH = `call() { exec 3<> /dev/tcp/$1/8080 && printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3 && cat <&3 | grep 'hello from'; }
 ready() { for i in $(seq 200); do [ "$(hedgerow get instances | grep -c running)" = 2 ] && return; sleep 0.1; done; hedgerow get instances; exit 1; }
-start() { : > /root/up.log; hedgerow up --name n0 --log-level error > /root/up.log 2>&1 & up=$!; for i in $(seq 200); do grep -q READY /root/up.log && return; sleep 0.05; done; cat /root/up.log; exit 1; }
+start() { : > /root/up.log; hedgerow up --name n0 --log-level error > /root/up.log 2>&1 & up=$!; started /root/up.log; }
 began=$(date +%s%N)
 start
 echo "ready after $(( ($(date +%s%N) - began) / 1000000 )) ms"
@@ -98,7 +101,6 @@ const PAGE = `NODE_TLS_REJECT_UNAUTHORIZED=0 NODE_NO_WARNINGS=1 /usr/lib/hedgero
 /** What the README says of several machines: a server, and a node behind a NAT that calls an instance there. They share the folder /root. */
 const SITES = {
   server: `export HEDGEROW_STATE=/root/state-server
-started() { for i in $(seq 400); do grep -q READY $1 && return; sleep 0.05; done; cat $1; exit 1; }
 date +%s%N > /root/began
 hedgerow up --name server --public-host 203.0.113.10 --log-level error > /root/up.log 2>&1 & up=$!
 started /root/up.log
@@ -111,7 +113,6 @@ hedgerow get instances
 kill $up; wait $up
 [ -e /root/called ]`,
   n1: `export HEDGEROW_STATE=/root/state-n1
-started() { for i in $(seq 400); do grep -q READY $1 && return; sleep 0.05; done; cat $1; exit 1; }
 for i in $(seq 400); do [ -e /root/n1.token ] && break; sleep 0.05; done
 hedgerow agent --name n1 --token-file /root/n1.token --log-level error > /root/n1.log 2>&1 & agent=$!
 started /root/n1.log
@@ -195,7 +196,10 @@ function attempt(label: string, commands: string): void {
 /** The arguments of unshare that run the commands in the clean root. */
 function inside(name: string, commands: string): string[] {
   const script = `/root/${name}.sh`
-  writeFileSync(join(root, script), `set -eu\nexport HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin\n${commands}\n`)
+  writeFileSync(
+    join(root, script),
+    `set -eu\n${STARTED}\nexport HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin\n${commands}\n`,
+  )
   const path = 'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
   const enter = `ip link set lo up; mount --bind ${root} ${root}; mount -t proc proc ${root}/proc; mount --rbind /dev ${root}/dev; mount -t tmpfs tmpfs ${root}/run; exec chroot ${root} env -i TERM=dumb HOME=/root ${path} bash ${script}`
   return ['--mount', '--pid', '--fork', '--kill-child', 'bash', '-ec', enter]
@@ -236,11 +240,12 @@ tar -xzf /root/${archive} -C /opt
 ln -s /opt/hedgerow-*/bin/hedgerow /usr/local/bin/hedgerow
 /usr/local/bin/hedgerow version
 /usr/local/bin/hedgerow --state /root/x up --log-level error > /root/up.log 2>&1 & up=$!
-for i in $(seq 100); do grep -q READY /root/up.log && break; sleep 0.1; done
+started /root/up.log
 /usr/local/bin/hedgerow --state /root/x check --mesh
 cp -a /opt/hedgerow-* /opt/next
 ln -sfn /opt/next/bin/hedgerow /usr/local/bin/hedgerow
-/usr/local/bin/hedgerow --state /root/x restart | tee /root/restarted
+/usr/local/bin/hedgerow --state /root/x restart > /root/restarted
+cat /root/restarted
 wait $up
 next=$(sed -n 's/^pid *//p' /root/restarted)
 [ "$(readlink /proc/$next/exe)" = /opt/next/lib/hedgerow/node ]
