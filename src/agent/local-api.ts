@@ -30,6 +30,8 @@ export interface LocalOptions {
   log?: Log
 }
 
+const STARTING = 'Try again in a moment; if that does not help, its log says what it waits for.'
+
 /** Connections without a request, or between two; only commands on this machine connect. Others make room for newcomers. */
 const MAX_SILENT = 256
 
@@ -40,15 +42,18 @@ const MAX_SILENT = 256
 export class LocalApi {
   /** The socket of this process. */
   readonly path: string
+  readonly #name: string
   readonly #life: Lifetime
   readonly #socket = new Later<KeptSocket>('the local socket')
-  #routes: Readonly<Record<string, LocalRoute>> = {}
+  /** None as long as the role starts. */
+  #routes: Readonly<Record<string, LocalRoute>> | undefined
   readonly #upgrades = new Map<string, LocalUpgrade>()
   /** Connections that were switched over. */
   readonly #switched = new Set<Socket>()
 
-  private constructor(path: string, life: Lifetime) {
+  private constructor(path: string, name: string, life: Lifetime) {
     this.path = path
+    this.#name = name
     this.#life = life
   }
 
@@ -63,7 +68,7 @@ export class LocalApi {
           remedy: 'Choose a shorter --state directory.',
         })
       }
-      const api = new LocalApi(path, life)
+      const api = new LocalApi(path, name, life)
       const server = createServer(applyHttpTimeouts(timeouts), (request, response) => api.#answer(request, response))
       admitHttp(server, new Admission({ most: MAX_SILENT }))
       server.on('upgrade', ({ url }, socket: Socket) => api.#upgrade(url, socket))
@@ -76,7 +81,7 @@ export class LocalApi {
     })
   }
 
-  /** What is answered from now on; nothing before. */
+  /** What is answered from now on; before, that it starts. */
   serve(routes: Readonly<Record<string, LocalRoute>>): void {
     this.#routes = routes
   }
@@ -123,6 +128,10 @@ export class LocalApi {
     const path = pathOf(request.url)
     const answer = (status: number, body: unknown) =>
       response.writeHead(status, { 'content-type': 'application/json' }).end(`${JSON.stringify(body)}\n`)
+    if (this.#routes === undefined) {
+      answer(503, { error: 'NOT_RUNNING', details: { starting: this.#name, remedy: STARTING } })
+      return
+    }
     const route = Object.hasOwn(this.#routes, path) ? this.#routes[path] : undefined
     if (request.method !== 'GET' || route === undefined) {
       answer(404, { error: 'USAGE', details: { path: path.slice(0, 200) } })

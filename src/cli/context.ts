@@ -1,7 +1,6 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { MeshError } from '../core/errors.ts'
-import { askAgent } from '../agent/local-api.ts'
 import { FORMATS, type Format } from './output.ts'
 import { type Credential, readCredential, RootClient } from '../client/root-client.ts'
 
@@ -68,8 +67,4 @@ export function credentialOf({ state, credential }: Context): Credential {
 /** What `hedgerow login` has left. */
 export function loginPath({ state }: Pick<Context, 'state'>): string {
   return join(state, 'login.json')
-}
-
-export function agent(context: Context, route: string, query: Record<string, string> = {}): Promise<unknown> {
-  return askAgent(socketPath(context.state), route, query)
 }

@@ -22,7 +22,7 @@ export function deleteCommand(program: Command, context: () => Context): void {
       const isEnrolled = kind === 'node' || kind === 'relay'
       if (isEnrolled && !/^[a-z0-9-]+\/[a-z0-9-]+$/.test(name))
         throw new MeshError('USAGE', {
-          node: name,
+          [kind]: name,
           remedy: `Expected cluster/${kind} (see \`hedgerow get ${kind}s\`).`,
         })
       const root = rootClient(context())

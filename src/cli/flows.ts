@@ -1,6 +1,7 @@
 import type { Command } from 'commander'
 import type { FlowReport } from '../client/reports.ts'
-import { agent, type Context } from './context.ts'
+import type { Context } from './context.ts'
+import { agent } from './roles-here.ts'
 import { tableText } from './output.ts'
 import { showOrWatch, WATCH } from './watch.ts'
 

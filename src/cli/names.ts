@@ -124,8 +124,15 @@ export async function nodeNamed(root: RootClient, given: string): Promise<string
   throw new MeshError('NODE_UNKNOWN', {
     node: given,
     ...reason,
-    remedy: offered(ofName, nearest(given, ids), 'nodes'),
+    remedy: offered(ofName, nearest(given, ids) ?? nearNode(given, ids), 'nodes'),
   })
+}
+
+/** By its name alone, without that of its cluster. */
+function nearNode(given: string, ids: readonly string[]): string | undefined {
+  const nameOf = (id: string) => id.slice(id.indexOf('/') + 1)
+  const near = nearest(given, new Set(ids.map(nameOf)))
+  return ids.find((id) => nameOf(id) === near)
 }
 
 /** As the API has it in its paths. */

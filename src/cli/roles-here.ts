@@ -1,15 +1,44 @@
-import { existsSync } from 'node:fs'
-import { join } from 'node:path'
+import { existsSync, statSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import { askAgent, servingSocket } from '../agent/local-api.ts'
 import { explain, isMeshError, MeshError } from '../core/errors.ts'
-import { folders, type Context } from './context.ts'
+import { folders, socketPath, type Context } from './context.ts'
 
 export const ROLES = ['root', 'cluster', 'relay', 'agent'] as const
 export type RoleName = (typeof ROLES)[number]
 
-/** The roles that have a socket in this state directory; one whose process was killed has left it behind. */
-export function rolesHere({ state }: Context): RoleName[] {
-  return ROLES.filter((role) => existsSync(servingSocket(folders(state)[role], role)))
+/**
+ * The roles that have a socket in this state directory; one whose process was killed has left it behind.
+ * @throws MeshError FORBIDDEN when this user may not look
+ */
+export function rolesHere({ state }: Pick<Context, 'state'>): RoleName[] {
+  return ROLES.filter((role) => isThere(servingSocket(folders(state)[role], role)))
+}
+
+function isThere(path: string): boolean {
+  try {
+    return statSync(path, { throwIfNoEntry: false }) !== undefined
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EACCES') return false
+    const remedy = 'Run the command as the user that the roles here run as, for example with sudo.'
+    throw new MeshError('FORBIDDEN', { path: dirname(path), remedy })
+  }
+}
+
+/** Asks the agent of this machine. @throws MeshError NOT_RUNNING, or what the agent answered */
+export async function agent(
+  { state }: Pick<Context, 'state'>,
+  route: string,
+  query: Record<string, string> = {},
+): Promise<unknown> {
+  try {
+    return await askAgent(socketPath(state), route, query)
+  } catch (error) {
+    const others = isMeshError(error, 'NOT_RUNNING') && !existsSync(socketPath(state)) ? rolesHere({ state }) : []
+    if (others.length === 0) throw error
+    const remedy = `Here runs no agent, only: ${others.join(', ')}. Run the command on a node.`
+    throw new MeshError('NOT_RUNNING', { what: 'agent', path: socketPath(state), remedy })
+  }
 }
 
 export function askRole({ state }: Pick<Context, 'state'>, role: RoleName, route: string): Promise<unknown> {

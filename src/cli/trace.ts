@@ -1,6 +1,7 @@
 import type { Command } from 'commander'
 import type { TraceReport } from '../client/reports.ts'
-import { agent, type Context } from './context.ts'
+import type { Context } from './context.ts'
+import { agent } from './roles-here.ts'
 import { isData, printData, printTable } from './output.ts'
 import { withNearService } from './names.ts'
 

@@ -2,7 +2,8 @@ import { spawn } from 'node:child_process'
 import { constants } from 'node:os'
 import { Option, type Command } from 'commander'
 import { ignore } from '../core/kit/ignore.ts'
-import { agent, type Context } from './context.ts'
+import type { Context } from './context.ts'
+import { agent } from './roles-here.ts'
 
 export function withProxyCommand(program: Command, context: () => Context): void {
   program

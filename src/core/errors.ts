@@ -96,6 +96,7 @@ export const ERRORS = {
   LISTEN_FAILED: ['cannot listen on {address|path}[ by {protocol}]', 'cannot listen'],
   INTERCEPT_FAILED: ['cannot intercept connections in {mode} mode[: ip {route}]', 'cannot intercept connections'],
   NOT_RUNNING: [
+    'the {starting} is starting',
     'cannot reach the {what} at {path|url|address}',
     'no lab called {lab} is running',
     'the {what} is not running',
@@ -110,6 +111,7 @@ export const ERRORS = {
     'cannot read {file}',
     '"{replicas}" is not a number of instances',
     '"{node}" is not the name of a node',
+    '"{relay}" is not the name of a relay',
     '"{target}" is not NAME:PORT',
     '"{given}" is not a number',
     'the agent does not know the request {path}',

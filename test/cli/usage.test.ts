@@ -165,6 +165,10 @@ t.test('no credential, one that may not be read, and a root that is away are thr
     })
     t.equal(code, 4)
     t.match(stderr, /permission denied: \/.*admin\.json\nRun the command as the user/)
+    chmodSync(machines.path('there'), 0o700)
+    const status = await run([...argv, '--state', machines.path('there'), 'status'], { timeoutMs: 30_000 })
+    t.equal(status.code, 4)
+    t.match(status.stderr, /permission denied: \/.*there\/root\nRun the command as the user/, 'not: nothing runs')
   })
 })
 

@@ -69,8 +69,8 @@ t.test('what cannot be executed is said in the words of the system', async (t) =
   const dir = t.testdir({ 'plain.txt': 'text' })
   await using here = await nodeWith()
   const rows: [string, RegExp][] = [
-    ['no-such-program', /is not on this node/],
-    [join(dir, 'plain.txt'), /may not be executed/],
+    ['no-such-program', /^the instance cannot start: no-such-program is not on this node$/],
+    [join(dir, 'plain.txt'), /plain\.txt may not be executed$/],
   ]
   for (const [ordinal, [program, reason]] of rows.entries()) {
     const work = assignmentOf({ cmd: [program] }, ordinal)

@@ -47,8 +47,8 @@ export async function joinMesh(
   }
   if (token === undefined) {
     throw new MeshError('TOKEN_INVALID', {
-      reason: 'this cluster has not joined yet, so it needs a join token',
-      remedy: 'Run `hedgerow token create --role cluster` on the root, then start with --token-file FILE.',
+      role: 'cluster',
+      remedy: 'Run `hedgerow token create --role cluster` on the root, then pass the token with --token-file.',
     })
   }
   const keep = async (url: string) => {

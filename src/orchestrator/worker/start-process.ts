@@ -109,7 +109,12 @@ export async function begin(
     await once(child, 'spawn')
     return { pid: pid as number, startTime, exited, unref: () => child.unref() }
   } catch (error) {
-    throw new MeshError('RUNTIME_FAILED', { reason: whyNot(error, file), program: file }, { cause: error })
+    const reason = whyNot(error, file)
+    throw new MeshError(
+      'RUNTIME_FAILED',
+      { reason: reason ?? explain(error), program: file },
+      reason === undefined ? { cause: error } : {},
+    )
   } finally {
     close(fd, () => undefined)
   }
@@ -152,10 +157,11 @@ function giveOutput(fd: number, uid: number): void {
   if (fstatSync(fd).isFIFO()) fchownSync(fd, uid, uid)
 }
 
-function whyNot(error: unknown, file: string): string {
+/** In words that the cause has nothing to add to. */
+function whyNot(error: unknown, file: string): string | undefined {
   const { code } = error as NodeJS.ErrnoException
   if (code === 'ENOENT') return `${file} is not on this node`
-  return code === 'EACCES' ? `${file} may not be executed` : explain(error)
+  return code === 'EACCES' ? `${file} may not be executed` : undefined
 }
 
 function endedBy(code: number | null, signal: NodeJS.Signals | null): Ended {
