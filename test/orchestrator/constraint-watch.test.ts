@@ -5,7 +5,7 @@ import { openMetrics } from '../../src/core/metrics.ts'
 import type { AssignmentRecord } from '../../src/orchestrator/cluster/assignments.ts'
 import { ConstraintWatch } from '../../src/orchestrator/cluster/constraint-watch.ts'
 import { nodeCandidate } from '../../src/orchestrator/scheduling/candidate.ts'
-import { shortOfBandwidth } from '../../src/orchestrator/scheduling/short-of-bandwidth.ts'
+import { shortOfCapacity } from '../../src/orchestrator/scheduling/short-of-capacity.ts'
 import { RULES } from '../../src/orchestrator/scheduling/schedule.ts'
 import type { NodeFacts, ServiceSpec } from '../../src/orchestrator/spec.ts'
 import { ManualClock } from '../support/manual-clock.ts'
@@ -21,6 +21,9 @@ function world({
   moves = true,
   other,
   kbit,
+  labels = {},
+  beside = [],
+  service,
   storage = 0,
 }: {
   ms: Record<string, number | undefined>
@@ -28,10 +31,15 @@ function world({
   other?: string
   /** What each node has out; the instance reserves 500. */
   kbit?: Record<string, number>
+  labels?: Record<string, Record<string, string>>
+  /** Other instances. */
+  beside?: readonly AssignmentRecord[]
+  /** What its document says instead. */
+  service?: Record<string, unknown>
   storage?: number
 }) {
   const constraints = [{ type: 'latency', service: 'shop.acme.db', threshold: 20, rigidness: 1, convergence_time: 60 }]
-  const assignment = assignmentOf(kbit === undefined ? { constraints, storage } : { bandwidth_out: 500 })
+  const assignment = assignmentOf(service ?? (kbit === undefined ? { constraints, storage } : { bandwidth_out: 500 }))
   let record: AssignmentRecord = { assignment, wanted: true, node: 'edge/a', state: 'running', restarts: 0 }
   const clock = new ManualClock()
   const moved: { node: string; at: number }[] = []
@@ -42,7 +50,12 @@ function world({
     const at = ms[name]
     const { capacity } = factsOf()
     const has = kbit?.[name] === undefined ? capacity : { ...capacity, bandwidthOutKbit: kbit[name] }
-    return factsOf({ id: `edge/${name}`, capacity: has, ...(at === undefined ? {} : { coordinate: coordinate(at) }) })
+    return factsOf({
+      id: `edge/${name}`,
+      capacity: has,
+      labels: labels[name] ?? {},
+      ...(at === undefined ? {} : { coordinate: coordinate(at) }),
+    })
   }
   const candidate = (name: string) =>
     nodeCandidate({
@@ -55,12 +68,28 @@ function world({
     })
   const start = () =>
     new ConstraintWatch({
-      assignments: { all: () => [record], get: () => record, on: (id) => (id === record.node ? [record] : []) },
+      assignments: {
+        all: () => [record],
+        get: () => record,
+        on: (id) => [record, ...beside].filter(({ node }) => node === id),
+        startingOn: () => [],
+        named: (id) => [record, ...beside].filter(({ assignment }) => assignment.spec.id.startsWith(id)),
+      },
       nodes: {
         alive: (id) => ({ id, facts: facts(id.slice(5)) }) as never,
         all: () => Object.keys(ms).map((name) => ({ id: `edge/${name}`, facts: facts(name) }) as never),
       },
-      anchors: { prepare: async () => undefined, requestFor: (spec: ServiceSpec) => ({ spec, near: () => DB }) },
+      anchors: {
+        prepare: async () => undefined,
+        requestFor: (spec: ServiceSpec) => ({
+          spec,
+          near: () => DB,
+          placed: (id) =>
+            beside.flatMap(({ node = '', assignment }) =>
+              assignment.spec.id === id ? [{ node, cluster: 'edge' }] : [],
+            ),
+        }),
+      },
       rules: RULES,
       candidates: () => Object.keys(ms).map(candidate),
       move: async (_, node) => {
@@ -188,21 +217,99 @@ t.test('a node whose link has become too slow is told, and left for one that is 
   t.equal(moved.length, 1)
 })
 
-t.test('which instances a node has too little bandwidth for', async (t) => {
-  const total = { memoryMb: 0, vcpus: 0, vgpus: 0, vtpus: 0, storageMb: 0 }
-  const of = (id: string, [bandwidth_in, bandwidth_out]: [number, number]) => ({
+t.test('an instance whose node does not fit any more is moved', async (t) => {
+  const db = assignmentOf({ microservice_name: 'db' })
+  const besideIt: AssignmentRecord = { assignment: db, wanted: true, node: 'edge/a', state: 'running', restarts: 0 }
+  const rows: {
+    why: string
+    given: Partial<Parameters<typeof world>[0]>
+    now: (labels: Record<string, Record<string, string>>) => void
+    says: RegExp | undefined
+  }[] = [
+    {
+      why: 'it has lost a label',
+      given: { service: { constraints: [{ type: 'labels', match: ['disk=ssd'] }] } },
+      now: (labels) => delete labels['a'],
+      says: /^its node does not fit any more: label disk=ssd not met; it moves to edge\/b$/,
+    },
+    {
+      why: 'what it is for is not there any more',
+      given: { service: { constraints: [{ type: 'addons', needs: ['disk'] }] } },
+      now: (labels) => delete labels['a'],
+      says: /addon missing; it moves to edge\/b$/,
+    },
+    {
+      why: 'one that it avoids is there',
+      given: { service: { constraints: [{ type: 'anti-affinity', service: db.spec.id }] }, beside: [besideIt] },
+      now: () => undefined,
+      says: /it has an instance of shop\.acme\.db\.prod already; it moves to edge\/b$/,
+    },
+    {
+      why: 'that one is on its way elsewhere',
+      given: {
+        service: { constraints: [{ type: 'anti-affinity', service: db.spec.id }] },
+        beside: [{ ...besideIt, successor: { node: 'edge/b', assignment: db, state: 'starting', restarts: 0 } }],
+      },
+      now: () => undefined,
+      says: undefined,
+    },
+    { why: 'all is well', given: { service: {} }, now: () => undefined, says: undefined },
+  ]
+  for (const { why, given, now, says } of rows) {
+    const labels: Record<string, Record<string, string>> = { a: { disk: 'ssd' }, b: { disk: 'ssd' } }
+    const { pass, moved, told } = world({ ms: { a: 1, b: 1 }, labels, ...given })
+    if (given.beside === undefined) await pass(20)
+    t.same([moved, told], [[], []], `${why}: not before`)
+    now(labels)
+    await pass(5)
+    t.same(moved, [], `${why}: not at the first look`)
+    await pass(5)
+    t.same(
+      moved.map(({ node }) => node),
+      says === undefined ? [] : ['edge/b'],
+      why,
+    )
+    if (says !== undefined) t.match(told.at(-1), says)
+  }
+})
+
+t.test('one that fits nowhere runs on and says so, also with storage', async (t) => {
+  const constraints = [{ type: 'labels', match: ['disk=ssd'] }]
+  const nowhere = world({ ms: { a: 1, b: 1 }, service: { constraints } })
+  await nowhere.pass(10)
+  t.match(nowhere.told, [/label disk=ssd not met; no other node here can take it/])
+  const stays = world({ ms: { a: 1, b: 1 }, labels: { b: { disk: 'ssd' } }, service: { constraints, storage: 5 } })
+  await stays.pass(10)
+  t.match(stays.told, [/label disk=ssd not met; it stays, since it would leave 5 MB of storage behind/])
+  t.same([nowhere.moved, stays.moved], [[], []])
+})
+
+t.test('which instances a node has too little room for', async (t) => {
+  const total = { memoryMb: 500, vcpus: 2, vgpus: 0, vtpus: 0, storageMb: 0 }
+  const of = (id: string, [bandwidth_in, bandwidth_out]: [number, number], more: object = {}) => ({
     id,
-    spec: specOf({ bandwidth_in, bandwidth_out }),
+    spec: specOf({ bandwidth_in, bandwidth_out, ...more }),
   })
   const runs = [of('a', [100, 0]), of('b', [300, 50]), of('c', [0, 200])]
+  const sized = [
+    of('a', [0, 0], { memory: 100, vcpus: 0.1 }),
+    of('b', [0, 0], { memory: 300, vgpus: 1 }),
+    of('c', [0, 0], { vcpus: 0.2 }),
+  ]
   const rows = [
     { why: 'enough', has: { bandwidthInKbit: 400, bandwidthOutKbit: 250 }, short: [] },
     { why: 'not known', has: {}, short: [] },
     { why: 'the largest is enough', has: { bandwidthInKbit: 399 }, short: ['b'] },
     { why: 'both ways', has: { bandwidthInKbit: 150, bandwidthOutKbit: 60 }, short: ['b', 'c'] },
     { why: 'nothing', has: { bandwidthInKbit: 0 }, short: ['b', 'a'] },
+    { why: 'exactly enough', has: { memoryMb: 400, vcpus: 0.3, vgpus: 1 }, of: sized, short: [] },
+    { why: 'less memory', has: { memoryMb: 399, vgpus: 1 }, of: sized, short: ['b'] },
+    { why: 'fewer cores', has: { vcpus: 0.2, vgpus: 1 }, of: sized, short: ['c'] },
+    { why: 'its GPU is gone', has: { vgpus: 0 }, of: sized, short: ['b'] },
+    { why: 'storage is not judged', has: {}, of: [of('a', [0, 0], { storage: 50 })], short: [] },
   ]
-  for (const { why, has, short } of rows) t.same([...shortOfBandwidth({ ...total, ...has }, runs).keys()], short, why)
+  for (const { why, has, of = runs, short } of rows)
+    t.same([...shortOfCapacity({ ...total, ...has }, of).keys()], short, why)
 })
 
 t.test('a node that cannot start a second one is told, and it stays', async (t) => {

@@ -84,6 +84,11 @@ export class Assignments {
     return this.#index.of(service)
   }
 
+  /** Of a service id, or of all services under an interest key. */
+  named(service: string): AssignmentRecord[] {
+    return this.#index.named(service)
+  }
+
   on(node: NodeId): AssignmentRecord[] {
     return this.#index.on(node)
   }
@@ -215,7 +220,11 @@ function currentView(node: LinkedNode, assignments: Assignments): NodeView {
 }
 
 /** The node as if this instance were not there. It has the instance, so that it takes nothing new is no objection. */
-export function viewWithout(node: LinkedNode, instance: InstanceId, assignments: Assignments): NodeView {
+export function viewWithout(
+  node: LinkedNode,
+  instance: InstanceId,
+  assignments: Pick<Assignments, 'on' | 'startingOn'>,
+): NodeView {
   return viewOf(
     node,
     runsOf(node.id, assignments).filter(({ assignment }) => assignment.instance !== instance),
@@ -234,7 +243,7 @@ export function withOneMore(view: NodeView, spec: ServiceSpec): NodeView {
 }
 
 /** What takes room there: the runs that serve, and those that start. */
-function runsOf(node: NodeId, assignments: Assignments): Busy[] {
+function runsOf(node: NodeId, assignments: Pick<Assignments, 'on' | 'startingOn'>): Busy[] {
   return [...assignments.on(node), ...assignments.startingOn(node)]
 }
 

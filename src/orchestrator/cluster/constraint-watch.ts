@@ -20,14 +20,14 @@ import { whatStays } from '../scheduling/mobility.ts'
 import { nearestText } from '../scheduling/nearest.ts'
 import type { PlacementRequest } from '../scheduling/placement-request.ts'
 import { schedule, type Rules } from '../scheduling/schedule.ts'
-import { shortOfBandwidth } from '../scheduling/short-of-bandwidth.ts'
 import type { ServiceSpec } from '../spec.ts'
 import type { AssignmentRecord, Assignments } from './assignments.ts'
 import type { LatencyAnchors } from './latency-anchors.ts'
+import { isMoving, Misfits } from './misfits.ts'
 import type { Nodes } from './nodes.ts'
 
 export interface ConstraintWatchParts {
-  assignments: Pick<Assignments, 'all' | 'get' | 'on'>
+  assignments: Pick<Assignments, 'all' | 'get' | 'on' | 'startingOn' | 'named'>
   nodes: Pick<Nodes, 'alive' | 'all'>
   anchors: Pick<LatencyAnchors, 'prepare' | 'requestFor'>
   rules: Rules
@@ -58,10 +58,6 @@ const NEVER = Number.NEGATIVE_INFINITY
 /** Moves of an instance that are remembered. */
 const MOST_MOVES = 8
 
-function isMoving({ state, successor, movesTo }: AssignmentRecord): boolean {
-  return successor !== undefined || movesTo !== undefined || state === 'placed' || state === 'starting'
-}
-
 interface Watched {
   node: NodeId
   groups: readonly Group[]
@@ -77,18 +73,18 @@ interface Watched {
 
 /**
  * Measures how far running instances are from what they must be near, for as long as they run, and moves those that do not keep to it
- * (scheduling/compliance.ts says when); and those whose node has become too slow for the bandwidth that they reserve.
+ * (scheduling/compliance.ts says when); and those that do not fit their node any more (misfits.ts).
  */
 export class ConstraintWatch {
   readonly #parts: ConstraintWatchParts
   readonly #watched = new Map<InstanceId, Watched>()
   readonly #groups = new WeakMap<ServiceSpec, readonly Group[]>()
-  /** Of the last pass: instances for which their node has too little bandwidth now. */
-  #short: ReadonlyMap<InstanceId, string> = new Map()
+  readonly #misfits: Misfits
   #isMeasuring = false
 
   constructor(parts: ConstraintWatchParts) {
     this.#parts = parts
+    this.#misfits = new Misfits(parts)
   }
 
   /** One pass over all instances, in slices. Called every few seconds. */
@@ -106,41 +102,23 @@ export class ConstraintWatch {
     const { assignments, anchors, metrics } = this.#parts
     let [measured, violations] = [0, 0]
     const search = { left: MOST_SEARCHES }
-    const before = this.#short
-    this.#short = this.#shortOnes()
-    for (const { assignment, violation } of assignments.all()) {
-      const { instance, spec } = assignment
-      // a link that is slow for a moment only is none
-      const short = before.has(instance) ? this.#short.get(instance) : undefined
-      if (this.#groupsOf(spec).length === 0 && short === undefined && violation === undefined) continue
+    this.#misfits.begin()
+    for (const watched of assignments.all()) {
+      const { instance, spec } = watched.assignment
+      const isConcerned = this.#groupsOf(spec).length > 0 || this.#misfits.concerns(watched)
+      if (!isConcerned && watched.violation === undefined) continue
       if (signal?.aborted === true) return
       if (++measured % SLICE === 0) await new Promise(setImmediate)
       await anchors.prepare(spec)
       const record = assignments.get(instance)
-      if (record !== undefined && (await this.#check(record, { search, short }))) violations++
+      if (record !== undefined && (await this.#check(record, search))) violations++
     }
     for (const id of this.#watched.keys()) if (assignments.get(id) === undefined) this.#watched.delete(id)
     metrics.constraintViolations.set(violations)
   }
 
-  #shortOnes(): Map<InstanceId, string> {
-    const { assignments, nodes } = this.#parts
-    const found = new Map<InstanceId, string>()
-    for (const { id, facts } of nodes.all()) {
-      const here = assignments
-        .on(id)
-        .filter((record) => record.wanted && record.state === 'running' && !isMoving(record))
-      const runs = here.map(({ assignment: { instance, spec } }) => ({ id: instance, spec }))
-      for (const [instance, why] of shortOfBandwidth(facts.capacity, runs)) found.set(instance, why)
-    }
-    return found
-  }
-
-  /** True when it is violated. `short`: its node has too little bandwidth. */
-  async #check(
-    record: AssignmentRecord,
-    { search, short }: { search: { left: number }; short: string | undefined },
-  ): Promise<boolean> {
+  /** True when it is violated. */
+  async #check(record: AssignmentRecord, search: { left: number }): Promise<boolean> {
     const { nodes, anchors, clock } = this.#parts
     const { instance, spec } = record.assignment
     const node = record.node === undefined ? undefined : nodes.alive(record.node)
@@ -171,8 +149,9 @@ export class ConstraintWatch {
       if (search.left-- > 0) await this.#remedy(record, { what, group, request })
       return true
     }
-    if (short !== undefined) {
-      if (search.left-- > 0) await this.#remedy(record, { what: short, group: [], request })
+    const misfit = this.#misfits.whyOf(record)
+    if (misfit !== undefined) {
+      if (search.left-- > 0) await this.#remedy(record, { what: misfit, group: [], request })
       return true
     }
     this.#say(record, undefined)

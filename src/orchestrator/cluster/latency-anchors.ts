@@ -72,10 +72,9 @@ export class LatencyAnchors {
       for (const { id, node } of instances)
         if (id !== except && clusterOf(node) !== name) found.push(placedOn(node, areas.get(node)))
     }
-    for (const record of assignments.all()) {
+    for (const record of assignments.named(service)) {
       const { node, assignment, successor } = record
       if (node === undefined || assignment.instance === except || isFinished(record)) continue
-      if (!isMeant(assignment.spec.id)) continue
       found.push(placedOn(node, reachOf(node)?.area))
       if (successor !== undefined && successor.node !== node)
         found.push(placedOn(successor.node, reachOf(successor.node)?.area))
@@ -95,9 +94,8 @@ export class LatencyAnchors {
         if (mayRun && clusterOf(node) !== name) reaches.set(node, elsewhere.get(node)) // of ours our own records tell
       }
     }
-    for (const record of assignments.all()) {
-      const { node, assignment } = record
-      if (node !== undefined && !isFinished(record) && isMeant(assignment.spec.id)) reaches.set(node, reachOf(node))
+    for (const record of assignments.named(service)) {
+      if (record.node !== undefined && !isFinished(record)) reaches.set(record.node, reachOf(record.node))
     }
     return [...reaches].slice(0, MAX_INSTANCES).map(([node, reach]) => anchorAt(node, reach?.coordinate, 0))
   }
