@@ -14,8 +14,8 @@ const ANY = { v4: '00000000', v6: '0'.repeat(32) } as const
 
 /** A look counts for this long. Smaller looks more often, larger shows a listener that has just been closed. */
 const FRESH_MS = 1_000
-/** With many listeners a look is dear: then it counts for longer, so that looking takes a four-hundredth of the processor, up to this. */
-const COST = 400
+/** With many listeners a look is dear: then it counts for longer, so that looking takes a thousandth of the processor, up to this. */
+const COST = 1_000
 const MOST_MS = 4_000
 /** A longer list is not read to its end: then nothing is known. */
 const MAX_BYTES = 4 * 1024 * 1024

@@ -179,8 +179,8 @@ function checkKindOf(
 
 const ofThisMachine = new Listening()
 
-/** Between two connections to a program that the kernel says keeps up. Smaller costs processor, larger notices later that it hangs. */
-const SPARED_MS = 10_000
+/** Between two connections to a program that the kernel says keeps up. Smaller costs processor, larger notices later what the kernel does not say. */
+const SPARED_MS = 30_000
 
 /**
  * A connection only now and then, while the last one succeeded and the kernel says that a program listens and has accepted all that
