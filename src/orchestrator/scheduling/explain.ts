@@ -56,11 +56,12 @@ export function explained(decision: Decision, { request, candidates, rules, most
   const excess = new Map<string, number>()
   const all = candidates.map((candidate): Judged => {
     const found = refusalsOf(asked, candidate, rules.filters)
-    excess.set(candidate.id, Math.max(0, ...Object.values(found).map((each) => each.excess ?? 0)))
-    const refusals = Object.fromEntries(Object.entries(found).map(([filter, { text }]) => [filter, text]))
-    if (Object.keys(refusals).length > 0) return { id: candidate.id, refusals }
-    const score = [...preferences(asked, candidate), ...(scorer?.score(asked, candidate) ?? [])]
-    return { id: candidate.id, refusals, score: score.map(finite) }
+    if (found.length === 0) {
+      const score = [...preferences(asked, candidate), ...(scorer?.score(asked, candidate) ?? [])]
+      return { id: candidate.id, refusals: {}, score: score.map(finite) }
+    }
+    excess.set(candidate.id, Math.max(0, ...found.map(([, each]) => each.excess ?? 0)))
+    return { id: candidate.id, refusals: Object.fromEntries(found.map(([filter, { text }]) => [filter, text])) }
   })
   const judged = all.toSorted((a, b) => Number(b.id === chosen) - Number(a.id === chosen) || compare(a, b, excess))
   return {
@@ -79,12 +80,13 @@ function refusalsOf(
   request: PlacementRequest,
   candidate: Candidate,
   filters: readonly Filter[],
-): Record<string, InNumbers> {
-  const found: Record<string, InNumbers> = {}
+): [filter: string, InNumbers][] {
+  const found: [filter: string, InNumbers][] = []
   for (const filter of filters) {
     const reason = filter(request, candidate)
+    if (reason === undefined) continue
     const name = nameOfFilter(filter)
-    if (reason !== undefined) found[name] = inNumbers(name, reason, request, candidate)
+    found.push([name, inNumbers(name, reason, request, candidate)])
   }
   return found
 }
