@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto'
 import type { Clock } from '../../src/core/kit/clock.ts'
 import { Lifetime } from '../../src/core/kit/lifetime.ts'
 import type { Log } from '../../src/core/kit/log.ts'
+import { SteadyMap } from '../../src/core/kit/steady-map.ts'
 import type { Metrics } from '../../src/core/metrics.ts'
 import type { InstanceId, NodeId } from '../../src/core/model/ids.ts'
 import { isAmong, type Endpoint } from '../socket/dial.ts'
@@ -84,7 +85,7 @@ export class FlowLedger implements AsyncDisposable {
   readonly #metrics: Metrics
   readonly #spans: FlowSpans | undefined
   readonly #flowLog: LedgerParts['flowLog']
-  readonly #open = new Map<string, OpenFlow>()
+  readonly #open = new SteadyMap<string, OpenFlow>()
   readonly #perInstance = new Map<InstanceId, number>()
   readonly #ended = new Ring<EndedFlow>(REMEMBERED)
   readonly #failed = new Ring<EndedFlow>(REMEMBERED)

@@ -1,6 +1,7 @@
 import { sourceOf, THIS_MACHINE } from '../../src/core/kit/admission.ts'
 import { type Ends, isFromHere, type LocalUsers, localUsers } from '../../src/core/kit/local-users.ts'
 import type { Log } from '../../src/core/kit/log.ts'
+import { SteadyMap } from '../../src/core/kit/steady-map.ts'
 
 /*
  * Whose flows are open. A connection to a VIP is a flow at once, also one that says nothing, and so is each port that datagrams come
@@ -37,13 +38,14 @@ const REMEMBERED = 256
 export class UserFlows<F extends UserFlow> {
   readonly #options: UserFlowsOptions
   readonly #mayHaveMore: (user: string, flow: F) => boolean
-  /** Those that nobody was asked about. */
-  readonly #unasked = new Set<F>()
+  /** Those that nobody was asked about, numbered. */
+  readonly #unasked = new SteadyMap<number, F>()
   /** The others, in the order in which they came to be known, or were moved. */
   readonly #byUser = new Map<string, Set<F>>()
   readonly #users = new Map<F, string>()
   readonly #loggedAt = new Map<string, number>()
   #size = 0
+  #last = 0
 
   constructor(options: UserFlowsOptions, mayHaveMore: (user: string, flow: F) => boolean) {
     this.#options = options
@@ -54,14 +56,15 @@ export class UserFlows<F extends UserFlow> {
   enter(flow: F): boolean | Promise<boolean> {
     if (flow.isOver) return true
     this.#size += 1
-    this.#unasked.add(flow)
+    const number = ++this.#last
+    this.#unasked.set(number, flow)
     flow.whenOver(() => {
       this.#size -= 1
-      this.#unasked.delete(flow)
+      this.#unasked.delete(number)
     })
     if (this.#size * 2 < this.#options.capacity) return true
-    this.#unasked.delete(flow)
-    for (const one of this.#unasked) void this.#ask(one, () => true)
+    this.#unasked.delete(number)
+    for (const one of this.#unasked.values()) void this.#ask(one, () => true)
     this.#unasked.clear()
     return this.#ask(flow, this.#mayHaveMore)
   }

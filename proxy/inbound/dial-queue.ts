@@ -43,6 +43,12 @@ const IDLE_CHECK_MS = 250
 /** Smaller: fewer flows are opened in a second; larger: other flows wait for longer while many are opened. */
 const DIALS_IN_ONE_TURN = 32
 
+/**
+ * After so many were opened, those that have answered are forgotten: what is kept until the next check outlives two collections, with
+ * the sockets of its flow, and then only a collection of everything frees it. Larger: more of them do.
+ */
+const LOOK_EVERY = 16
+
 /** One peer may use at most this share of an instance's dials, and of all waiting places. Larger: a flood leaves less to others. */
 const SHARE = 0.75
 
@@ -119,7 +125,11 @@ export class DialQueue {
   }
 
   connected(instance: InstanceId, dial: OpenDial): void {
-    this.#lines.get(instance)?.unaccepted.add(dial)
+    const line = this.#lines.get(instance)
+    if (line !== undefined) {
+      line.unaccepted.add(dial)
+      if (line.unaccepted.size % LOOK_EVERY === 0) this.#free(line, line.unaccepted.takeAnswered())
+    }
     this.#checkInTime()
   }
 

@@ -1,6 +1,7 @@
 import { background } from '../../src/core/kit/background.ts'
 import { Lifetime } from '../../src/core/kit/lifetime.ts'
 import type { Log } from '../../src/core/kit/log.ts'
+import { SteadyMap } from '../../src/core/kit/steady-map.ts'
 import type { Metrics } from '../../src/core/metrics.ts'
 import { type InstanceId, instanceId, type NodeId, type ServiceId } from '../../src/core/model/ids.ts'
 import { allows, ANY_PATH, type PathRule, seenFromThere } from '../../src/core/model/path-rule.ts'
@@ -17,7 +18,7 @@ import { DialQueue } from './dial-queue.ts'
 import { RefusalLines } from './refusal-lines.ts'
 import { SHARE_LIMITS, type ShareLimits, Shares } from './shares.ts'
 import { isAmong, type Endpoint } from '../socket/dial.ts'
-import { type InboundPipe, type JoinedFlow, Opening, type OpeningContext, type OpeningEvents } from './opening.ts'
+import { type JoinedFlow, Opening, type OpeningContext, type OpeningEvents } from './opening.ts'
 
 /*
  * The life of a flow on the instance's node. Every OPEN is authorised here, against this node's own table (SEC-14):
@@ -83,7 +84,8 @@ export class Inbound implements AsyncDisposable, OpeningEvents {
   readonly #ruleOf: (service: ServiceId) => PathRule
   readonly #datagrams: DatagramInbound
   readonly #opening: OpeningContext
-  readonly #flows = new Map<InboundPipe, JoinedFlow>()
+  /** By their numbers. */
+  readonly #flows = new SteadyMap<number, JoinedFlow>()
   readonly #shares: Shares
   readonly #refusalLines = new RefusalLines()
   #taken = 0
@@ -174,13 +176,14 @@ export class Inbound implements AsyncDisposable, OpeningEvents {
   }
 
   joined(flow: JoinedFlow): void {
-    this.#flows.set(flow.pipe, flow)
+    this.#flows.set(flow.number, flow)
   }
 
-  ended(pipe: InboundPipe): void {
-    const flow = this.#flows.get(pipe)
+  ended(number: number): void {
+    const flow = this.#flows.get(number)
     if (flow === undefined) return
-    this.#flows.delete(pipe)
+    this.#flows.delete(number)
+    const { pipe } = flow
     this.#shares.changeOpen(flow.peer, instanceOf(flow.request), -1)
     this.#parts.metrics.inboundStreams.count({ result: pipe.end })
     this.#logEnd(flow)
@@ -196,7 +199,7 @@ export class Inbound implements AsyncDisposable, OpeningEvents {
       this.#refuse(incoming, refused('bad-request', 'malformed request'))
       return undefined
     }
-    const opening = new Opening(incoming, request, this.#opening)
+    const opening = new Opening({ number: this.#taken, incoming, request }, this.#opening)
     const check = this.#whyFull(incoming.peer) ?? this.#checker.check(incoming.peer, request)
     if (check instanceof Promise) return check.then((checked) => this.#checked(opening, checked))
     this.#checked(opening, check)
@@ -272,7 +275,7 @@ export class Inbound implements AsyncDisposable, OpeningEvents {
       await promise
       clearTimeout(timer)
     }
-    for (const pipe of this.#flows.keys()) pipe.cut()
+    for (const { pipe } of this.#flows.values()) pipe.cut()
     await this.#dials.onIdle()
   }
 }

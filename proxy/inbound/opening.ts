@@ -25,6 +25,8 @@ export interface OpeningParts {
 
 /** The flow that an opening became. */
 export interface JoinedFlow {
+  /** That of its opening. */
+  readonly number: number
   readonly pipe: InboundPipe
   readonly request: FlowRequest
   readonly peer: NodeId
@@ -40,9 +42,12 @@ export interface OpeningEvents {
   /** The node that sent OPEN has given up what `open` had begun. */
   gone(opening: Opening): void
   joined(flow: JoinedFlow): void
-  /** Once, after `joined`. */
-  ended(pipe: InboundPipe): void
+  /** Once, after `joined`: the flow with this number. */
+  ended(number: number): void
 }
+
+/** What an opening begins with. */
+export type Opened = Pick<Opening, 'number' | 'incoming' | 'request'>
 
 /**
  * One OPEN of another node until it is answered:
@@ -51,6 +56,8 @@ export interface OpeningEvents {
  *                     └───────────────────────────────┴─▶ refused, or the node that sent OPEN has given up (`isGone`)
  */
 export class Opening {
+  /** Unique on this node. */
+  readonly number: number
   readonly incoming: IncomingStream
   readonly request: FlowRequest
   readonly startedAt = performance.now()
@@ -62,7 +69,8 @@ export class Opening {
   /** Gives up what is under way now. */
   #abandon: (() => void) | undefined
 
-  constructor(incoming: IncomingStream, request: FlowRequest, { parts, events }: OpeningContext) {
+  constructor({ number, incoming, request }: Opened, { parts, events }: OpeningContext) {
+    this.number = number
     this.incoming = incoming
     this.request = request
     this.#parts = parts
@@ -99,10 +107,10 @@ export class Opening {
       this.isUnderWay = false
       if (pipe instanceof Splice) dials.connected(instance, { peer, endpoint, hasAnswered: () => pipe.far.bytes > 0 })
       else dials.leave(instance, peer)
-      const { incoming, request, startedAt } = this
-      this.#events.joined({ pipe, request, peer: incoming.peer, path: incoming.path, endpoint, startedAt })
+      const { number, incoming, request, startedAt } = this
+      this.#events.joined({ number, pipe, request, peer: incoming.peer, path: incoming.path, endpoint, startedAt })
     }
-    const ended = (pipe: InboundPipe): void => this.#events.ended(pipe)
+    const ended = endedBy(this.#events, this.number)
     const abandon =
       protocol === 'udp'
         ? datagrams.join(this.incoming, { instance, port, endpoint }, this.#dialOptions(), { joined, failed, ended })
@@ -131,7 +139,7 @@ export class Opening {
     pipe.far.stream = far
     pipe.near.stream = this.incoming.accept(pipe.near)
     joined(pipe)
-    socket.once('close', endedBy(this.#events, pipe))
+    socket.once('close', endedBy(this.#events, this.number))
     far.start()
   }
 }
@@ -142,6 +150,6 @@ export interface OpeningContext {
 }
 
 /** Made here, so that an open flow keeps nothing of its opening in memory. */
-function endedBy(events: OpeningEvents, pipe: InboundPipe): () => void {
-  return () => events.ended(pipe)
+function endedBy(events: OpeningEvents, number: number): () => void {
+  return () => events.ended(number)
 }

@@ -25,6 +25,10 @@ export class Unaccepted {
   /** In the order in which they were opened. */
   #open: (OpenDial & { readonly openedAt: number })[] = []
 
+  get size(): number {
+    return this.#open.length
+  }
+
   add(dial: OpenDial): void {
     this.#open.push({ ...dial, openedAt: performance.now() })
   }

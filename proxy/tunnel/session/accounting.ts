@@ -1,3 +1,4 @@
+import { SteadyMap } from '../../../src/core/kit/steady-map.ts'
 import type { TunnelLimits } from '../limits.ts'
 import type { Holder } from '../node-budget.ts'
 import type { MuxStream } from '../stream/mux-stream.ts'
@@ -13,13 +14,19 @@ export interface AccountingOptions {
   now: () => number
   recentRttMs: () => number | undefined
   /** The session's streams, by id. */
-  streams: Map<number, MuxStream>
+  streams: SteadyMap<number, MuxStream>
   /** The lowest bit of ids of streams that this side opened. */
   ownBit: 0 | 1
   pendingResets: PendingResets
   tombstones: Tombstones
   sealed: SealedLink | undefined
 }
+
+/**
+ * Streams that have ended, and wait only until the peer knows. Larger: more of them, and what belongs to them, outlive two collections,
+ * and then only a collection of everything frees them. Smaller: more writes.
+ */
+const LAST_OWED = 16
 
 /** What the streams of a session share: how many there are, how many bytes they hold, and what they owe the peer. */
 export class Accounting implements StreamOwner, Holder {
@@ -34,8 +41,11 @@ export class Accounting implements StreamOwner, Holder {
   keptPeak = 0
   readonly bulkDetector = new BulkDetector()
   readonly #options: AccountingOptions
-  readonly #owing = new Set<Receiver>()
+  /** By the ids of their streams. */
+  readonly #owing = new SteadyMap<number, Receiver>()
   readonly #waiting = new Set<Sender>()
+  /** Acknowledgements of ends among those owed. */
+  #lastOwed = 0
   #grownBytes = 0
   #willUnblock = false
 
@@ -81,7 +91,7 @@ export class Accounting implements StreamOwner, Holder {
     if (stream.allowsEarly && (stream.id & 1) !== this.#options.ownBit) this.#options.tombstones.add(stream.id)
     if (this.#options.streams.size === 0) this.limits.budget?.leave(this)
     this.#grownBytes -= stream.receiver.grownBytes
-    this.#owing.delete(stream.receiver)
+    this.#owing.delete(stream.id)
     this.#waiting.delete(stream.sender)
     this.bulkDetector.remove(stream)
     if (stream.state !== 'lingering') this.#count(stream, -1)
@@ -114,7 +124,9 @@ export class Accounting implements StreamOwner, Holder {
   }
 
   oweAck(receiver: Receiver): void {
-    if (this.isResumable) this.#owing.add(receiver)
+    if (!this.isResumable) return
+    this.#owing.set(receiver.id, receiver)
+    if (receiver.hasEnded && ++this.#lastOwed >= LAST_OWED) this.settle()
   }
 
   watch(stream: MuxStream): void {
@@ -131,9 +143,10 @@ export class Accounting implements StreamOwner, Holder {
 
   /** Acknowledges what was consumed and is too little to be acknowledged at once, so that the peer keeps nothing for idle streams. */
   settle(): void {
-    for (const receiver of this.#owing) {
+    this.#lastOwed = 0
+    for (const receiver of this.#owing.values()) {
       if (!receiver.canAcknowledge) continue
-      this.#owing.delete(receiver)
+      this.#owing.delete(receiver.id)
       receiver.acknowledge()
     }
   }

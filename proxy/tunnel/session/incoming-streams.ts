@@ -1,3 +1,4 @@
+import { SteadyMap } from '../../../src/core/kit/steady-map.ts'
 import { TokenBucket } from '../../../src/core/kit/token-bucket.ts'
 import type { Carrier } from '../carrier/carrier.ts'
 import { REFUSALS, type Refusal } from '../contract.ts'
@@ -25,7 +26,7 @@ export class IncomingStreams {
   /** Refusals have a rate too: beyond it what the peer sends is read more slowly, so that a flood costs it more than us. */
   readonly #refusals: TokenBucket | undefined
   /** In the order of time. */
-  readonly #pending = new Map<number, Incoming>()
+  readonly #pending = new SteadyMap<number, Incoming>()
   #drainedAt: number | undefined
   #count = 0
 

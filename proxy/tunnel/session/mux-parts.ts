@@ -1,3 +1,4 @@
+import type { SteadyMap } from '../../../src/core/kit/steady-map.ts'
 import type { NodeId } from '../../../src/core/model/ids.ts'
 import type { Carrier } from '../carrier/carrier.ts'
 import type { IncomingStream } from '../contract.ts'
@@ -42,7 +43,7 @@ export interface StreamIds {
 export interface MuxParts {
   carriers: Carrier[]
   /** By id. */
-  streams: Map<number, MuxStream>
+  streams: SteadyMap<number, MuxStream>
   /** The lowest bit of ids of streams that this side opened. */
   ownBit: 0 | 1
   accounting: Accounting

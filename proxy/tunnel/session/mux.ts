@@ -1,3 +1,4 @@
+import { SteadyMap } from '../../../src/core/kit/steady-map.ts'
 import { TokenBucket } from '../../../src/core/kit/token-bucket.ts'
 import { ANY_PATH, type PathRule } from '../../../src/core/model/path-rule.ts'
 import type { Carrier, FrameUser } from '../carrier/carrier.ts'
@@ -41,7 +42,7 @@ export class Mux implements FrameUser {
   readonly accounting: Accounting
   readonly failover: Failover
   readonly #options: MuxOptions
-  readonly #streams = new Map<number, MuxStream>()
+  readonly #streams = new SteadyMap<number, MuxStream>()
   readonly #incoming: IncomingStreams
   readonly #outgoing: OutgoingStreams
   readonly #pendingResets = new PendingResets()

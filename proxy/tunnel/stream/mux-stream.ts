@@ -260,6 +260,7 @@ export class MuxStream implements ByteStream, Withdrawable, SendingStream, Recei
     if (!receiver.hasEnded) return
     if (state.kind === 'open' && sender.hasSentEnd) {
       this.#state = { kind: 'lingering', mayHearOpened: state.mayHearOpened }
+      receiver.leaveUser()
       this.#owner.startedLingering(this)
     }
     if (this.#state.kind !== 'lingering' || !sender.isDone) return

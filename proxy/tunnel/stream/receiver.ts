@@ -7,6 +7,8 @@ import { Receiving } from './receiving.ts'
 import type { StreamState } from './stream-state.ts'
 import type { StreamUser } from './stream-user.ts'
 
+const NOBODY: StreamUser = { takes: 'nothing', events: { reset: () => undefined } }
+
 /** The stream a receiver belongs to. */
 export interface ReceivingStream {
   readonly id: number
@@ -61,6 +63,11 @@ export class Receiver {
     this.#owner = owner
     this.#receiving = new Receiving(carrier, owner.limits, owner.now())
     this.#user = user
+  }
+
+  /** That of its stream. */
+  get id(): number {
+    return this.#stream.id
   }
 
   get user(): StreamUser {
@@ -143,6 +150,11 @@ export class Receiver {
     this.#user = user
     if (this.#receiving.endReceived) this.#early ??= new EarlyBuffer()
     if (this.#early !== undefined) queueMicrotask(() => this.#deliverEarly())
+  }
+
+  /** Nothing more comes, and all that came was taken: the user, with its sockets, need not be kept until the peer knows that. */
+  leaveUser(): void {
+    if (this.heldBytes === 0) this.#user = NOBODY
   }
 
   /** Frees what is held. */
