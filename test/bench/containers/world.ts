@@ -57,8 +57,8 @@ export class World implements AsyncDisposable {
     return this.#machines.json<T>('root', ...argv)
   }
 
-  /** Its instances run when this resolves. */
-  async apply(app: string, services: readonly Service[]): Promise<void> {
+  /** Its instances run when this resolves; `rest` is awaited before each look whether they do. */
+  async apply(app: string, services: readonly Service[], rest = async () => undefined as void): Promise<void> {
     const all = services.map(({ name, ...more }) => ({
       microservice_name: name,
       microservice_namespace: 'prod',
@@ -71,6 +71,7 @@ export class World implements AsyncDisposable {
     writeFileSync(this.#machines.path(`${app}.json`), JSON.stringify(sla(all, app)))
     await this.json('apply', '-f', this.#machines.path(`${app}.json`))
     const run = async () => {
+      await rest()
       const found = await this.json<{ state: string }[]>('get', 'instances', `${app}.`)
       return found.filter(({ state }) => state === 'running').length === count
     }

@@ -276,14 +276,18 @@ export class DockerRuntime implements Runtime {
       if (guard.reason === undefined && !guard.knowsAll)
         throw new Error('the containers that are there are not known yet')
       const egressTo = egressRules(assignment.spec.egressTo)
-      await guard.admit({ mac: macOf(address), ipv4: address, ipv6, isClosed, egressTo })
-      await engine.ask({
-        method: 'POST',
-        path: '/containers/create',
-        query: { name: container },
-        body: containerBody(facts),
-        signal,
-      })
+      // it sends nothing before it is started: its rules are set while the engine makes it
+      const made = await Promise.allSettled([
+        guard.admit({ mac: macOf(address), ipv4: address, ipv6, isClosed, egressTo }),
+        engine.ask({
+          method: 'POST',
+          path: '/containers/create',
+          query: { name: container },
+          body: containerBody(facts),
+          signal,
+        }),
+      ])
+      for (const each of made) if (each.status === 'rejected') throw each.reason
       await engine.ask({ method: 'POST', path: `/containers/${container}/start`, signal })
       if (isClosed && !this.#network.isHere)
         throw new MeshError('RUNTIME_FAILED', {
