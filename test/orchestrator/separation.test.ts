@@ -13,7 +13,7 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { ownGroups } from '../../src/core/kit/cgroup.ts'
 import { createInterface } from 'node:readline'
 import t, { test } from 'tap'
@@ -198,6 +198,26 @@ const noLimits = (() => {
   const { controls = {} } = here.separation.cgroups ?? {}
   return ['memory', 'cpu', 'pids'].every((name) => name in controls) ? false : 'needs the controllers of cgroups'
 })()
+
+test('what a program leaves in a volume, its next run has, as another user', { skip }, async (t) => {
+  using here = folders()
+  const volumes = [{ volume_id: 'data', mount_path: '/data' }]
+  const traces: Trace[] = []
+  const ended = async (script: string) => {
+    const running = await here.runtime.launch(here.launch({ cmd: ['sh', '-c', script], volumes }, traces))
+    return (await running.ended).detail
+  }
+  await ended('umask 077; mkdir $HEDGEROW_VOLUMES/data/a; echo 1 > $HEDGEROW_VOLUMES/data/a/b; echo $HEDGEROW_VOLUMES')
+  const path = here.said().trim()
+  t.teardown(() => rmSync(dirname(path), { recursive: true }))
+  t.equal(statSync(join(path, 'data')).uid, 0, 'between runs nobody else may enter')
+  await ended('cd $HEDGEROW_VOLUMES/data/a && echo 2 >> b && cat b')
+  t.match(here.said(), /1\n2\n$/)
+  t.ok(
+    traces.every(({ volumes: given }) => String(given).includes(path)),
+    'a crash of the agent would find it',
+  )
+})
 
 test('a program that wants more than its memory is ended and told, alone; one of several is counted', {
   skip: noLimits,

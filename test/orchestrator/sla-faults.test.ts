@@ -613,9 +613,9 @@ test('a value that has no effect here, or not the one expected, is warned of', a
       warnings: [{ remedy: 'did you mean process?' }],
     },
     {
-      why: 'a program has no volumes',
-      service: { volumes: [{ volume_id: 'data', mount_path: '/data' }] },
-      warnings: [{ path: 'applications[0].microservices[0].volumes', remedy: 'a program uses folders of its node' }],
+      why: 'a program has volumes of its own, for reading and writing',
+      service: { volumes: [{ volume_id: 'data', mount_path: '/data', read_only: true }] },
+      warnings: [{ path: 'applications[0].microservices[0].volumes[0].read_only' }],
     },
     {
       why: 'a volume as Oakestra has it is a folder of the node',

@@ -259,7 +259,9 @@ test('what the cluster no longer knows ends at once, however many flows it has',
 
 test('a worker refuses what it cannot run, with the reason', async (t) => {
   await using here = await nodeWith()
-  here.worker.assign(assignmentOf({ cmd: ['sleep', '1000'], memory: 1000, port: '80:8080', fixed_port: true }))
+  const volumes = [{ volume_id: 'data', mount_path: '/data' }]
+  const first = { cmd: ['sleep', '1000'], memory: 1000, port: '80:8080', fixed_port: true, volumes }
+  here.worker.assign(assignmentOf(first))
   const rows: { why: string; work: Assignment; reason: RegExp | undefined }[] = [
     {
       why: 'runtime',
@@ -272,6 +274,7 @@ test('a worker refuses what it cannot run, with the reason', async (t) => {
     { why: 'cores', work: assignmentOf({ vcpus: 5 }, 1), reason: /vcpus/ },
     { why: 'architecture', work: assignmentOf({ arch: ['arm64'] }, 1), reason: /this node is amd64/ },
     { why: 'port', work: assignmentOf({ port: '81:8080', fixed_port: true }, 1), reason: /tcp\/8080 is taken by shop/ },
+    { why: 'volume', work: assignmentOf({ volumes }, 1), reason: /volume shop\.acme\.data of this node is in use by/ },
     { why: 'other protocol', work: assignmentOf({ port: '81:8080/udp', fixed_port: true }, 1), reason: undefined },
     { why: 'a free port is found', work: assignmentOf({ port: '80:8080' }, 1), reason: undefined },
   ]

@@ -1,4 +1,4 @@
-import { keyOfPorts, portsOfNode } from '../scheduling/candidate.ts'
+import { keyOfPorts, portsOfNode, volumesOfNode } from '../scheduling/candidate.ts'
 import { HOPELESS_RESTARTS, progressMsOf } from '../scheduling/progress.ts'
 import type { ServiceSpec } from '../spec.ts'
 import type { ServiceChange } from './difference.ts'
@@ -96,6 +96,10 @@ export function whyGap(
   if (spec.oneShot || !instances.some(({ wanted, state }) => wanted && state === 'running')) return undefined
   const each = spec.replicas > 1 ? 'each instance is' : 'it is'
   if (limitsOf(spec).surge === 0) return `max_surge is 0, so ${each} stopped before its successor starts`
+  const kept = volumesOfNode(before.spec)
+  const volume = volumesOfNode(spec).find((name) => kept.includes(name))
+  if (volume !== undefined)
+    return `two instances cannot have the volume ${volume} of one node, so ${each} stopped before its successor starts`
   const listens = portsOfNode(before.spec)
   const shared = portsOfNode(spec).find((port) => listens.includes(port))
   if (shared === undefined) return undefined

@@ -65,6 +65,16 @@ export function portsOfNode({ fixedPorts, ports }: Pick<ServiceSpec, 'fixedPorts
   ])
 }
 
+/** Volumes that one instance of a node has at a time: what is in them belongs to its user. */
+export function volumesOfNode({
+  runtime,
+  app,
+  appNamespace,
+  volumes = [],
+}: Pick<ServiceSpec, 'runtime' | 'app' | 'appNamespace' | 'volumes'>): string[] {
+  return runtime === 'process' ? volumes.map(({ name }) => `${app}.${appNamespace}.${name}`) : []
+}
+
 /** The key of the document that asks for such ports. */
 export function keyOfPorts({ fixedPorts }: Pick<ServiceSpec, 'fixedPorts'>): string {
   return fixedPorts ? 'fixed_port' : 'host_port'

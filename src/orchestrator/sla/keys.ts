@@ -103,14 +103,18 @@ export const KEYS: Readonly<Record<Level, readonly Key[]>> = {
     theirs(
       'volume_id',
       text(),
-      'Its name within the application: services of one application share it on a node. Required.',
+      'Its name within the application: services of one application share it on a node; programs have it one at a time, below `$HEDGEROW_VOLUMES`. Required.',
     ),
-    theirs('mount_path', text(1_024), 'Where it is in the container. Required.'),
-    ours('read_only', flag, 'The container may not write to it. Default: false.'),
+    theirs(
+      'mount_path',
+      text(1_024),
+      'Where it is in a container; a program has it at `$HEDGEROW_VOLUMES/<volume_id>`. Required.',
+    ),
+    ours('read_only', flag, 'A container may not write to it. No effect for programs. Default: false.'),
     ours(
       'host_path',
       text(4_096),
-      'A folder of the node instead of one that its engine keeps. Refused by nodes whose operator does not allow it (`agent.containers.hostPaths`).',
+      'For containers: a folder of the node instead of one that its engine keeps. Refused by nodes whose operator does not allow it (`agent.containers.hostPaths`).',
     ),
     unused('csi_driver', text(), 'A storage driver.', 'the volume is a folder of the node'),
     unused('config', any, 'What a storage driver is told.'),

@@ -80,7 +80,7 @@ export const SERVICE_KEYS: readonly Key[] = [
   theirs(
     'volumes',
     objects(16),
-    '`docker`: folders that outlive a container. They belong to the node: an instance on another one begins with empty ones, so a `direct` constraint usually goes with them.',
+    '`docker`, `process`: folders that outlive an instance. They belong to the node: an instance on another one begins with empty ones, so a `direct` constraint usually goes with them.',
   ),
   ours(
     'pull',

@@ -14,15 +14,15 @@ export function readMounts(
   findings: Findings,
 ): Pick<ServiceSpec, 'files' | 'volumes'> {
   const places = new Places(runtime === 'docker' ? ['/etc/resolv.conf', '/run/secrets'] : [], findings)
-  const volumes = readVolumes(fields, places, findings)
+  const volumes = readVolumes(fields, { runtime, places, findings })
   const files = readFiles(fields, places, findings)
   if (runtime === 'external' && files.length > 0)
     findings.warn(fields.at('files'), 'has no effect in the runtime external')
-  if (runtime !== 'docker' && volumes.length > 0)
-    findings.warn(fields.at('volumes'), `has no effect in the runtime ${runtime}`, 'a program uses folders of its node')
+  if (runtime !== 'docker' && runtime !== 'process' && volumes.length > 0)
+    findings.warn(fields.at('volumes'), `has no effect in the runtime ${runtime}`)
   return {
     ...(files.length === 0 ? {} : { files }),
-    ...(volumes.length === 0 || runtime !== 'docker' ? {} : { volumes }),
+    ...(volumes.length === 0 || (runtime !== 'docker' && runtime !== 'process') ? {} : { volumes }),
   }
 }
 
@@ -97,7 +97,10 @@ function readFiles(service: Fields, places: Places, findings: Findings): FileSpe
   return files
 }
 
-function readVolumes(service: Fields, places: Places, findings: Findings): VolumeSpec[] {
+function readVolumes(
+  service: Fields,
+  { runtime, places, findings }: { runtime: string; places: Places; findings: Findings },
+): VolumeSpec[] {
   return service.list('volumes').flatMap((value, i): VolumeSpec[] => {
     const fields = Fields.read(value, ['volume'], `${service.at('volumes')}[${i}]`, findings)
     const name = fields && readName(fields, 'volume_id', findings)
@@ -106,6 +109,13 @@ function readVolumes(service: Fields, places: Places, findings: Findings): Volum
     const hostPath = fields.text('host_path')
     const fault = hostPath === undefined ? undefined : pathFault(hostPath)
     if (fault !== undefined) findings.fault(fields.at('host_path'), fault)
+    if (runtime === 'process' && hostPath !== undefined) {
+      const remedy = 'a program opens folders of its node by their paths; leave it out'
+      findings.fault(fields.at('host_path'), 'is for containers', remedy)
+      return []
+    }
+    if (runtime === 'process' && fields.flag('read_only'))
+      findings.warn(fields.at('read_only'), 'has no effect in the runtime process')
     const readOnly = fields.flag('read_only') ? { readOnly: true as const } : {}
     return [{ name, path, ...readOnly, ...(hostPath === undefined ? {} : { hostPath }) }]
   })

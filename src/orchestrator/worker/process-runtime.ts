@@ -109,6 +109,7 @@ export class ProcessRuntime implements Runtime {
       const { spec } = assignment
       if (spec.isolation !== 'none' && namedInTmp(spec) === undefined) own = this.#separation.withOwnTmp(own)
       own = this.#separation.give(run, own, { secrets: secretsOfFolder(spec, values), files: filesOf(spec, values) })
+      own = await this.#separation.giveVolumes(own, spec)
       if (spec.egress !== undefined) await this.#close(assignment, own)
       const facts = { assignment, endpoints, node: this.#node, run, inherited: this.#inherited, given, own }
       const program = await programOf(assignment.spec, environmentOf(facts), own)

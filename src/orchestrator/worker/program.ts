@@ -33,7 +33,15 @@ export interface Facts {
 
 /** The SLA's variables override the host's and the mesh's; what the node knows of the instance overrides all. */
 export function environmentOf(facts: Facts): Record<string, string> {
-  const { assignment, endpoints, node, run, inherited, given, own: { uid, secrets, files, ...user } = {} } = facts
+  const {
+    assignment,
+    endpoints,
+    node,
+    run,
+    inherited,
+    given,
+    own: { uid, secrets, files, volumes, ...user } = {},
+  } = facts
   const { spec } = assignment
   const home = homeOf(user)
   const kept = KEPT.flatMap((key) => (inherited[key] === undefined ? [] : [[key, inherited[key]]]))
@@ -53,6 +61,7 @@ export function environmentOf(facts: Facts): Record<string, string> {
     ...meshVariables({ assignment, endpoints, node, run }),
     ...(secrets === undefined ? {} : { HEDGEROW_SECRETS: secrets.path }),
     ...(files === undefined ? {} : { HEDGEROW_FILES: files.path }),
+    ...(volumes === undefined ? {} : { HEDGEROW_VOLUMES: volumes.path }),
   }
 }
 

@@ -1,5 +1,5 @@
 import { NOTHING, demandOf, release, reserve, shortage } from '../scheduling/capacity.ts'
-import { keyOfPorts, portsOfNode } from '../scheduling/candidate.ts'
+import { keyOfPorts, portsOfNode, volumesOfNode } from '../scheduling/candidate.ts'
 import type { Assignment, NodeFacts } from '../spec.ts'
 import type { Runtime } from './runtime.ts'
 
@@ -23,6 +23,11 @@ export function refusalOf({ instance, spec }: Assignment, { facts, runtimes, oth
   const short = shortage(demandOf(spec), free)
   if (short !== undefined)
     return `too little ${short} free${isBeside ? ' for a second one beside it' : ''}: ${free[short] ?? 0} of ${facts.capacity[short] ?? 0}`
+  const volume = volumesOfNode(spec).find((name) => others.some((other) => volumesOfNode(other.spec).includes(name)))
+  if (volume !== undefined) {
+    const owner = others.find((other) => volumesOfNode(other.spec).includes(volume))?.instance
+    return `the volume ${volume} of this node is in use by ${owner}: programs have it one at a time`
+  }
   const taken = new Map(
     others.flatMap((other) => portsOfNode(other.spec).map((port) => [port, other.instance] as const)),
   )

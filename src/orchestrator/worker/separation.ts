@@ -8,10 +8,11 @@ import type { Controls } from '../../core/kit/cgroup-controls.ts'
 import { InstanceUsers, makeHome, removeHomes, uidRange, type UidRange } from './instance-users.ts'
 import { tryMounts, type MountTools } from './own-mounts.ts'
 import { endGroup } from './process-group.ts'
-import type { SecretValue } from '../spec.ts'
+import type { SecretValue, ServiceSpec } from '../spec.ts'
 import type { Trace } from './runtime.ts'
 import { SecretFiles } from './secret-files.ts'
 import { barrierFor } from './user-access.ts'
+import { VolumeFolders, type GivenVolumes } from './volume-folders.ts'
 
 /*
  * What separates the instances of a node from each other and from the agent:
@@ -39,6 +40,7 @@ export interface Own {
   readonly secrets?: { readonly run: string; readonly path: string } | undefined
   /** Likewise, with the files of the document. */
   readonly files?: { readonly run: string; readonly path: string } | undefined
+  readonly volumes?: GivenVolumes | undefined
 }
 
 /** What a run is given as files. */
@@ -69,6 +71,8 @@ export class Separation {
   readonly reason: string | undefined
   /** `undefined`: nothing can have secrets. */
   readonly secretFiles: SecretFiles | undefined
+  /** `undefined`: nothing can have volumes. */
+  readonly volumes: VolumeFolders | undefined
   /** Why they have no control groups. */
   readonly cgroupReason: string | undefined
 
@@ -81,6 +85,7 @@ export class Separation {
     this.reason = parts.reason
     this.cgroupReason = parts.cgroupReason
     this.secretFiles = parts.secretFiles
+    this.volumes = parts.volumes
   }
 
   /** Why limits do not hold, where they do not. */
@@ -111,6 +116,7 @@ export class Separation {
     const cgroups = isRoot() ? CgroupTree.open(name) : { reason: NOT_ROOT }
     return new Separation({
       secretFiles: new SecretFiles(dir, 'programs'),
+      volumes: VolumeFolders.of(dir, users instanceof InstanceUsers ? range : undefined),
       ...(users instanceof InstanceUsers
         ? { users, setpriv: onPath('setpriv'), ...findMounts(range.first) }
         : { reason: users.reason }),
@@ -151,21 +157,30 @@ export class Separation {
     }
   }
 
+  /** Its volumes, which its user alone may enter until it ends. @throws MeshError RUNTIME_FAILED */
+  async giveVolumes(own: Own, spec: ServiceSpec): Promise<Own> {
+    if (spec.volumes === undefined) return own
+    if (this.volumes === undefined) throw new MeshError('RUNTIME_FAILED', { reason: 'there can be no volumes here' })
+    return { ...own, volumes: await this.volumes.give(spec, own.uid) }
+  }
+
   /** For a run that an earlier agent began: what it had, whatever the configuration says now. */
-  keep({ run, uid, cgroup, controls, secrets, files }: Trace): Own {
+  keep({ run, uid, cgroup, controls, secrets, files, volumes }: Trace): Own {
     if (typeof uid === 'number') this.users?.keep(uid)
     return {
       ...(typeof uid === 'number' ? { uid } : {}),
       ...(typeof cgroup === 'string' ? { cgroup: new Cgroup(cgroup, controlsIn(controls)) } : {}),
       ...(typeof secrets === 'string' ? { secrets: { run: String(run), path: secrets } } : {}),
       ...(typeof files === 'string' ? { files: { run: String(run), path: files } } : {}),
+      ...(typeof volumes === 'string' ? { volumes: JSON.parse(volumes) as GivenVolumes } : {}),
     }
   }
 
   /** Nothing of the run is left. What cannot be removed now is found by `tidy` of the next agent. */
-  async release({ uid, cgroup, secrets, files }: Own): Promise<void> {
+  async release({ uid, cgroup, secrets, files, volumes }: Own): Promise<void> {
     const { run } = secrets ?? files ?? {}
     if (run !== undefined) this.secretFiles?.remove(run)
+    if (volumes !== undefined) this.volumes?.release(volumes)
     if (uid !== undefined) await removeHomes(uid)
     if (uid !== undefined) this.users?.release(uid)
     if (cgroup !== undefined && (await isRemoved(cgroup))) this.cgroups?.remove()
@@ -180,6 +195,7 @@ export class Separation {
       ...(this.users?.claimed() ?? []).filter((uid) => !uids.has(uid)).map((uid) => ({ uid })),
       ...(this.cgroups?.all() ?? []).filter(({ path }) => !groups.has(path)).map((cgroup) => ({ cgroup })),
     ]
+    this.volumes?.tidy(uids)
     for (const uid of (await this.users?.abandoned()) ?? []) await this.release({ uid })
     for (const own of left) {
       const mark = own.cgroup && basename(own.cgroup.path)

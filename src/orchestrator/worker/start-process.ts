@@ -18,13 +18,14 @@ import { barrierFor, checkAccess } from './user-access.ts'
  * One with a /tmp of its own: own-mounts.ts.
  */
 
-export function traceOf(run: string, { uid, cgroup, secrets, files }: Own): Trace {
+export function traceOf(run: string, { uid, cgroup, secrets, files, volumes }: Own): Trace {
   return {
     run,
     boot: bootId(),
     ...(uid === undefined ? {} : { uid }),
     ...(secrets === undefined ? {} : { secrets: secrets.path }),
     ...(files === undefined ? {} : { files: files.path }),
+    ...(volumes === undefined ? {} : { volumes: JSON.stringify(volumes) }),
     ...(cgroup === undefined ? {} : { cgroup: cgroup.path, controls: JSON.stringify(cgroup.controls) }),
   }
 }

@@ -1,0 +1,131 @@
+import { createHash } from 'node:crypto'
+import { chmodSync, chownSync, existsSync, lstatSync, mkdirSync, readdirSync } from 'node:fs'
+import { lchown, lstat, readdir } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { explain, MeshError } from '../../core/errors.ts'
+import type { ServiceSpec } from '../spec.ts'
+import type { UidRange } from './instance-users.ts'
+
+/*
+ * Volumes of programs: a folder for each name of an app, which outlives its instances.
+ *
+ *     <folder>/               0711, the agent's
+ *         shop.acme/          0711, the agent's; $HEDGEROW_VOLUMES of the app's programs
+ *             data/           0700, of the user of the run that has it; while none has it, of the agent, and its group is the last user's
+ *
+ * A run has a user that another run had before it, so what is in a volume passes to the next user before it starts. Only what belonged to a user of
+ * instances does: a program may have made hard links to files of others.
+ */
+
+/** What a run has, by its paths. */
+export interface GivenVolumes {
+  /** $HEDGEROW_VOLUMES */
+  readonly path: string
+  readonly folders: readonly string[]
+}
+
+type Volumes = Pick<ServiceSpec, 'app' | 'appNamespace' | 'volumes'>
+
+/** Where root keeps them: users of instances may not enter the agent's directory. */
+const SHARED = '/var/lib/hedgerow-volumes'
+
+export class VolumeFolders {
+  readonly #folder: string
+  readonly #range: UidRange | undefined
+  readonly #agent = { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 }
+
+  /** `range`: the users of instances, where they have users of their own. */
+  constructor(folder: string, range: UidRange | undefined) {
+    this.#folder = folder
+    this.#range = range
+  }
+
+  /** Of the agent with this directory. */
+  static of(dir: string, range: UidRange | undefined): VolumeFolders {
+    const digest = createHash('sha256').update(dir).digest('hex').slice(0, 12)
+    return new VolumeFolders(process.getuid?.() === 0 ? join(SHARED, digest) : join(dir, 'volumes'), range)
+  }
+
+  /** For a run that begins, as this user. @throws MeshError RUNTIME_FAILED */
+  async give(spec: Volumes, uid: number | undefined): Promise<GivenVolumes | undefined> {
+    const { app, appNamespace, volumes = [] } = spec
+    if (volumes.length === 0) return undefined
+    const path = join(this.#folder, `${app}.${appNamespace}`)
+    const folders = [...new Set(volumes.map(({ name }) => join(path, name)))]
+    try {
+      for (const each of [dirname(this.#folder), this.#folder, path]) makeEntered(each)
+      for (const folder of folders) {
+        mkdirSync(folder, { recursive: true, mode: 0o700 })
+        if (uid !== undefined) await this.#passOn(folder, uid)
+      }
+      return { path, folders }
+    } catch (cause) {
+      this.release({ path, folders })
+      throw new MeshError('RUNTIME_FAILED', { reason: `its volumes cannot be used: ${explain(cause)}` }, { cause })
+    }
+  }
+
+  /** Its user may be another's soon. */
+  release({ folders }: GivenVolumes): void {
+    for (const folder of folders) this.#close(folder)
+  }
+
+  /** Closes those of users that no run has any more. */
+  tidy(uids: ReadonlySet<unknown>): void {
+    for (const app of namesIn(this.#folder))
+      for (const name of namesIn(join(this.#folder, app))) {
+        const folder = join(this.#folder, app, name)
+        if (!uids.has(ownerOf(folder))) this.#close(folder)
+      }
+  }
+
+  #close(folder: string): void {
+    const uid = ownerOf(folder)
+    if (uid === undefined || uid === this.#agent.uid) return
+    chownSync(folder, this.#agent.uid, uid)
+    chmodSync(folder, 0o700) // its user may have opened it to others
+  }
+
+  async #passOn(folder: string, uid: number): Promise<void> {
+    const { gid } = await lstat(folder)
+    // one that no user of instances has had yet was filled by the agent's, or by its operator
+    const isFirst = !this.#isOfInstances(gid)
+    const passes = (owner: number) => this.#isOfInstances(owner) || (isFirst && owner === this.#agent.uid)
+    for (const name of await readdir(folder)) await passOn(join(folder, name), passes, uid)
+    await lchown(folder, uid, uid)
+  }
+
+  #isOfInstances(uid: number): boolean {
+    return this.#range !== undefined && this.#range.first <= uid && uid <= this.#range.last
+  }
+}
+
+async function passOn(path: string, passes: (owner: number) => boolean, uid: number): Promise<void> {
+  const found = await lstat(path)
+  if (found.uid !== uid && passes(found.uid)) await lchown(path, uid, uid)
+  if (found.isDirectory()) for (const name of await readdir(path)) await passOn(join(path, name), passes, uid)
+}
+
+/** By others, too, whatever the umask is; one that is there stays as it is. */
+function makeEntered(path: string): void {
+  if (existsSync(path)) return
+  mkdirSync(path)
+  chmodSync(path, 0o711)
+}
+
+/** `undefined`: it is not there. */
+function ownerOf(path: string): number | undefined {
+  try {
+    return lstatSync(path).uid
+  } catch {
+    return undefined
+  }
+}
+
+function namesIn(folder: string): string[] {
+  try {
+    return readdirSync(folder)
+  } catch {
+    return [] // there is none yet
+  }
+}
