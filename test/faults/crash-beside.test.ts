@@ -65,7 +65,7 @@ t.test('killed beside a predecessor that drains: the next agent has the prefix, 
   t.equal(await says('b'), 'b')
   process.kill(second.program.pid, 'SIGKILL')
   await second.program.exited
-  const asked = fetch(`${first.says['health']}/healthz`, { signal: AbortSignal.timeout(10_000) })
+  const asked = fetch(`${first.says['health']}/healthz`, { signal: AbortSignal.timeout(30_000) })
   await t.rejects(asked, { cause: { code: 'ECONNREFUSED' } }, 'the first agent listens nowhere any more')
   await using other = await beside('127.80.0.0/12') // the next agent must find its ports all the same
   const third = await machines.start('m1', ...AGENT)

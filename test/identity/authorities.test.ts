@@ -16,7 +16,7 @@ import { forge, wear } from './mesh.ts'
 import { closed } from '../support/closed.ts'
 import { heard } from '../support/heard.ts'
 
-const limit = () => AbortSignal.timeout(5_000)
+const limit = () => AbortSignal.timeout(30_000)
 
 /** An authority with the two nodes n1 and n2 of one cluster, which hold certificates of the authority that signed then. */
 async function world(t: Test) {

@@ -16,7 +16,7 @@ import { systemClock, type Clock } from '../../src/core/kit/clock.ts'
 import { forge, TestMesh, wear } from './mesh.ts'
 
 const DAY_MS = 24 * 3_600_000
-const limit = () => AbortSignal.timeout(5_000)
+const limit = () => AbortSignal.timeout(30_000)
 await using mesh = await TestMesh.create()
 await using stranger = await TestMesh.create()
 const edge = await mesh.cluster('edge')

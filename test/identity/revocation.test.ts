@@ -19,7 +19,7 @@ import { certificateOf, clientOptions, serverOptions } from '../../src/core/iden
 import { enrolmentOf, keyIdOf } from '../../src/core/identity/x509.ts'
 import { forge, TestMesh, wear } from './mesh.ts'
 
-const limit = () => AbortSignal.timeout(5_000)
+const limit = () => AbortSignal.timeout(30_000)
 await using mesh = await TestMesh.create()
 const { authority } = mesh
 const edge = await mesh.cluster('edge')

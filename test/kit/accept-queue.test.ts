@@ -25,11 +25,14 @@ t.test('what a program has not accepted is counted, wherever it listens', async 
     try {
       const text = await heard(program.stdout)
       const at = { host: called, port: Number(text.toString()) }
-      t.equal(acceptQueueAt(at), 0, `${called} of ${listens}: nothing waits`)
+      // the table lists whatever else listens on this machine: behind too many others nothing is found for a while
+      await until(() => acceptQueueAt(at) === 0)
+      t.pass(`${called} of ${listens}: nothing waits`)
       program.kill('SIGSTOP')
       const sockets = Array.from({ length: 20 }, () => connect(at).on('error', () => undefined))
       await Promise.all(sockets.map((socket) => once(socket, 'connect')))
-      t.equal(acceptQueueAt(at), 20, `${called} of ${listens}: twenty wait while the program stands still`)
+      await until(() => acceptQueueAt(at) === 20)
+      t.pass(`${called} of ${listens}: twenty wait while the program stands still`)
       program.kill('SIGCONT')
       await until(() => acceptQueueAt(at) === 0)
       for (const socket of sockets) socket.destroy()

@@ -24,7 +24,7 @@ const isOn = (world: World, node: string) =>
   )
 /** Where callers go, as the node sees it, and from where else it may call. */
 async function shownTo(node: FakeNode): Promise<string> {
-  const { entries } = await node.uplink.ask('shop.acme.cart', AbortSignal.timeout(5_000))
+  const { entries } = await node.uplink.ask('shop.acme.cart', AbortSignal.timeout(30_000))
   return entries
     .flatMap(({ instances }) => instances.map(({ node: at, state, also = [] }) => `${at} ${state} ${also.join()}`))
     .join()

@@ -11,7 +11,7 @@ import { Cable } from './cable.ts'
 import { mesh, until, type World } from './mesh.ts'
 
 t.setTimeout(120_000) // a busy machine takes several times as long
-const limit = () => AbortSignal.timeout(10_000)
+const limit = () => AbortSignal.timeout(30_000)
 
 /** Who issues, and where the root shows who has joined. */
 const ROLES = {

@@ -147,7 +147,7 @@ export class World implements AsyncDisposable {
     const dir = join(this.dir, options.dir ?? `node-${cluster}-${name}`)
     const isKnown = options.dir === undefined && [...this.#nodes].some((node) => node.id === `${cluster}/${name}`)
     const token = isKnown ? {} : { token: options.token ?? this.cluster(cluster).nodeToken() }
-    const { identity, url } = await enrolNode({ dir, name, ...token }, AbortSignal.timeout(5_000))
+    const { identity, url } = await enrolNode({ dir, name, ...token }, AbortSignal.timeout(30_000))
     const node = new FakeNode(`${cluster}/${name}`, { identity, url: options.via ?? url }, options)
     this.#nodes.add(node)
     if (options.isAwaited !== false)

@@ -28,7 +28,7 @@ t.test('a cluster takes whom its owner admits, and is told of no other', async (
 
   // what a node of the one asks of the other’s names
   const known = async (node: 'ours' | 'theirs', key: string) =>
-    (await nodes[node].uplink.ask(key, AbortSignal.timeout(5_000))).entries.map(({ service }) => service.id)
+    (await nodes[node].uplink.ask(key, AbortSignal.timeout(30_000))).entries.map(({ service }) => service.id)
   t.same(await known('theirs', 'shop.acme.cart'), [], 'a name that it cannot resolve')
   t.same(await known('ours', 'shop.acme.cart'), ['shop.acme.cart.prod'])
 
@@ -53,7 +53,7 @@ t.test('who may be called without being asked: not what is of an organisation', 
   await using all = await twoOperators()
   const { admin, nodes } = all
   const allowed = async (key: string) =>
-    (await nodes.ours.uplink.ask(key, AbortSignal.timeout(5_000))).entries.map(({ service }) => service.allow)
+    (await nodes.ours.uplink.ask(key, AbortSignal.timeout(30_000))).entries.map(({ service }) => service.allow)
   t.same(await allowed('shop.acme.cart'), [['shop.acme']], 'programs of a node may not')
   await admin('POST', '/v1/apps', documentOf('acme', { allow: ['node'] }))
   await until(async () => (await allowed('shop.acme.cart'))[0]?.[0] === 'node', 'unless it says so')

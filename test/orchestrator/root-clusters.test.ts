@@ -7,6 +7,7 @@ import { silentLog } from '../../src/core/kit/log.ts'
 import { dialText } from '../../src/core/kit/websocket.ts'
 import { openMetrics } from '../../src/core/metrics.ts'
 import { Link } from '../../src/orchestrator/link/link.ts'
+import { Clusters } from '../../src/orchestrator/root/clusters.ts'
 import type { PlacementExplanation } from '../../src/orchestrator/root/explain.ts'
 import { clusterToRoot, rootToCluster } from '../../src/orchestrator/link/messages.ts'
 import type { NodeView } from '../../src/orchestrator/scheduling/candidate.ts'
@@ -27,7 +28,7 @@ const understood = { ...rootToCluster, requests }
 /** A cluster with a valid certificate that says what it likes, of an earlier version. */
 async function rogueCluster(world: World, name: string) {
   const token = world.root.clusterToken(name)
-  const signal = AbortSignal.timeout(10_000)
+  const signal = AbortSignal.timeout(30_000)
   const { identity, url } = await enrol({ token, role: 'cluster', dir: join(world.dir, `rogue-${name}`) }, signal)
   const isRoot = ({ role }: { role: string }) => role === 'root'
   const tls = clientOptions(identity, isRoot)
@@ -112,7 +113,7 @@ t.test('a cluster speaks only of its own nodes', async (t) => {
   )
   const { link, delegated } = await rogueCluster(world, 'rogue')
   await until(() => delegated.length === 1, 'the instance was delegated to it')
-  const seen = async () => (await n1.uplink.ask('shop.acme.cart', AbortSignal.timeout(5_000))).entries[0]
+  const seen = async () => (await n1.uplink.ask('shop.acme.cart', AbortSignal.timeout(30_000))).entries[0]
   const { generation = 0 } = delegated[0] ?? {}
   const report = (instance: string, id: string) => ({
     report: { instance, generation, state: 'running' as const, restarts: 0 },
@@ -166,7 +167,15 @@ t.test('what needs a cluster waits for its link, which may be a moment away', as
   await world.startRoot()
   t.match(await token(), { token: String }, 'of a root that was just started')
   await world.stopCluster()
+  // eslint-disable-next-line typescript/unbound-method -- called with what it is of
+  const { linkedSoon } = Clusters.prototype
+  const waits = Promise.withResolvers<void>()
+  t.capture(Clusters.prototype, 'linkedSoon', function (this: Clusters, name: string) {
+    waits.resolve()
+    return linkedSoon.call(this, name)
+  })
   const inVain = t.rejects(token(), { code: 'LINK_CLOSED', details: { cluster: 'edge' } }, 'it is removed meanwhile')
+  await waits.promise // the two requests are on connections of their own
   await world.api.call('DELETE', '/clusters/edge')
   await inVain
 })

@@ -282,7 +282,7 @@ async function relayOf(world: World) {
   const joining = { role: 'relay', name: 'r1', dir: join(world.dir, 'relay') } as const
   const { identity, url: clusterUrl } = await enrolNode(
     { ...joining, token: world.cluster().relayToken() },
-    AbortSignal.timeout(5_000),
+    AbortSignal.timeout(30_000),
   )
   const at = { clusterUrl, identity, url: 'wss://127.0.0.1:1/relay', version: '0.0.0' }
   const link = RelayLink.start(at, silentLog, openMetrics('relay'))

@@ -111,7 +111,7 @@ t.test('one that goes to another cluster is called where it was until it runs th
   await apply(world, { constraints: [{ type: 'clusters', allowed: ['edge'] }] })
   await world.running(1)
   const shownTo = async (node: FakeNode) => {
-    const { entries } = await node.uplink.ask('shop.acme.cart', AbortSignal.timeout(5_000))
+    const { entries } = await node.uplink.ask('shop.acme.cart', AbortSignal.timeout(30_000))
     return entries.flatMap(({ instances }) => instances.map(({ node: at, state }) => `${at} ${state}`)).join()
   }
   await apply(world, { constraints: [{ type: 'clusters', allowed: ['core'] }] })

@@ -436,14 +436,14 @@ t.test('a root asks its clusters whether a node uses a service before it moves i
   const address = `10.30.128.${(row.vips['any.closest'] ?? 0) - AUTOMATIC}`
   const stock = { ...sla({ microservice_name: 'stock', addresses: { rr_ip: address } }) }
   const other = { ...stock, applications: [{ ...stock.applications[0], application_name: 'depot' }] }
-  await node.uplink.ask('shop.acme.cart', AbortSignal.timeout(5_000))
+  await node.uplink.ask('shop.acme.cart', AbortSignal.timeout(30_000))
   await t.rejects(
     world.api.call('POST', '/apps', other),
     { code: 'SLA_CONFLICT' },
     'while a node uses the service its address is not taken',
   )
   node.uplink.forget(['shop.acme.cart'])
-  await node.uplink.askVip(5, AbortSignal.timeout(5_000)) // in order on the link: the cluster has read it
+  await node.uplink.askVip(5, AbortSignal.timeout(30_000)) // in order on the link: the cluster has read it
   await world.api.call('POST', '/apps', other)
   const moved = await world.api.call<{ vips: Record<string, number> }>('GET', '/services/shop.acme.cart.prod')
   t.not(moved.vips['any.closest'], row.vips['any.closest'], 'once no node uses it, the address moves')

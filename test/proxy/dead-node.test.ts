@@ -89,7 +89,7 @@ t.test('a node whose agent has ended', async (t) => {
   await agents.start('far', port)
   const backAt = performance.now()
   for (;;) if ((await it.ask(LONE)).end === 'hello') break
-  t.ok(performance.now() - backAt < 1_500, `used again after ${Math.round(performance.now() - backAt)} ms`)
+  t.ok(performance.now() - backAt < 10_000, `used again after ${Math.round(performance.now() - backAt)} ms`)
 })
 
 t.test('a node that is frozen: it accepts, and never says a word', async (t) => {
@@ -123,5 +123,5 @@ t.test('a node that is frozen: it accepts, and never says a word', async (t) => 
   await agents.start('far', port)
   const backAt = performance.now()
   for (;;) if ((await it.ask(LONE)).end === 'hello') break
-  t.ok(performance.now() - backAt < 1_500, `used again after ${Math.round(performance.now() - backAt)} ms`)
+  t.ok(performance.now() - backAt < 10_000, `used again after ${Math.round(performance.now() - backAt)} ms`)
 })

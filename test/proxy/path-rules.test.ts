@@ -63,7 +63,7 @@ async function world(own = ANY_PATH) {
       trace(
         { target: agents.table.target(service), port: 8080, protocol: 'tcp', caller: NODE_CALLER },
         near.parts,
-        Cancellation.from(AbortSignal.timeout(5_000)),
+        Cancellation.from(AbortSignal.timeout(30_000)),
       ),
     async [Symbol.asyncDispose]() {
       await agents[Symbol.asyncDispose]()

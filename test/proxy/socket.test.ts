@@ -71,7 +71,7 @@ t.test('an inlet reads the fast way from TLS, as client and as server', async (t
   const secure = await tlsFor(['a', 'b'])
   await using pair = await socketPair()
   const [near, far] = await Promise.all([
-    secure['a']!.connect({ path: 'direct', stream: pair.there, via: '' }, 'c/b', AbortSignal.timeout(5_000)),
+    secure['a']!.connect({ path: 'direct', stream: pair.there, via: '' }, 'c/b', AbortSignal.timeout(30_000)),
     secure['b']!.accept({ path: 'direct', stream: pair.here, via: '' }),
   ])
   const ends = [near, far?.stream] as [TLSSocket, TLSSocket]

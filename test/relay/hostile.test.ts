@@ -27,12 +27,12 @@ function legs(): { dialler: Duplex; listener: Duplex; atRelay: [Duplex, Duplex] 
 }
 
 /** Everything that arrives until the end, whichever way that comes. */
-async function arrivals(stream: Duplex, limitMs = 500): Promise<string> {
+async function arrivals(stream: Duplex, limitMs: number): Promise<string> {
   let text = ''
   stream.on('error', () => undefined)
   stream.on('data', (chunk: Buffer) => (text += chunk.toString('latin1')))
   const late = new Promise((resolve) => setTimeout(resolve, limitMs))
-  await Promise.race([new Promise((resolve) => stream.once('close', resolve)), late])
+  await Promise.race([new Promise((resolve) => stream.once('end', resolve).once('close', resolve)), late])
   stream.destroy()
   return text
 }
@@ -52,7 +52,7 @@ for (const does of ['tamper', 'truncate', 'replay', 'reorder', 'inject', 'stall'
 }
 
 t.test('an honest relay delivers everything', async (t) => {
-  const { outcome, received } = await through('nothing', 0, 5_000)
+  const { outcome, received } = await through('nothing', 0, 30_000)
   t.equal(outcome, 'secured')
   t.equal(received, SENT)
 })
@@ -72,7 +72,7 @@ async function through(does: Misbehaviour, fromChunk: number, limitMs: number) {
     const secured = await connectSecure(dialler, n1, idOf(n2), limit.signal)
     secured.on('error', () => undefined)
     const accepted = await accepting
-    const received = accepted === undefined ? Promise.resolve('') : arrivals(accepted.stream)
+    const received = accepted === undefined ? Promise.resolve('') : arrivals(accepted.stream, limitMs)
     for (const piece of SENT.match(/[^;]*;/g) ?? []) {
       if (secured.destroyed) break
       secured.write(piece)
@@ -124,7 +124,7 @@ t.test('an expected connection under the wrong certificate is refused, whoever h
 })
 
 t.test('legs that nobody takes are bounded while they wait, and let go after', async (t) => {
-  await using site = await RelaySite.start(edge, { pair: 4, takeMs: 300, nodeRequestsPerSecond: 10_000 })
+  await using site = await RelaySite.start(edge, { pair: 4, takeMs: 1_000, nodeRequestsPerSecond: 10_000 })
   const channel = await dialText(`${site.url}?${LISTEN}`, credentialsOf(n2)(), forever) // listens, and takes nothing
   await site.knows(idOf(n2))
   const dial = () =>
@@ -132,9 +132,9 @@ t.test('legs that nobody takes are bounded while they wait, and let go after', a
       () => 'joined',
       (error: { details?: { status?: number } }) => error.details?.status,
     )
-  const outcomes = await Promise.all(Array.from({ length: 60 }, dial))
+  const outcomes = await Promise.all(Array.from({ length: 20 }, dial)) // a busy machine takes seconds for more handshakes
   const [held, refused] = [504, 429].map((status) => outcomes.filter((outcome) => outcome === status).length)
-  t.equal((held ?? 0) + (refused ?? 0), 60, 'each one is answered')
+  t.equal((held ?? 0) + (refused ?? 0), 20, 'each one is answered')
   t.ok((refused ?? 0) > 0, `${refused} were refused at once, since ${held} in turns were waiting`)
   t.equal(await dial(), 504, 'and their places are free again')
   t.equal(await site.open(), 0)
@@ -143,12 +143,23 @@ t.test('legs that nobody takes are bounded while they wait, and let go after', a
 })
 
 t.test('a flood of requests with a good certificate leaves the relay to the others', async (t) => {
-  await using site = await RelaySite.start(edge, { nodeRequestsPerSecond: 5 })
-  const flood = Array.from({ length: 400 }, () =>
-    dialLeg(`${site.url}?to=${encodeURIComponent('edge/nobody')}`, credentialsOf(n3)(), forever).catch(
-      ({ details }: { details?: { status?: number } }) => details?.status,
-    ),
-  )
+  await using site = await RelaySite.start(edge, { nodeRequestsPerSecond: 2 })
+  const statuses = new Set<number | undefined>()
+  const over = new AbortController()
+  const flood = Array.from({ length: 8 }, async () => {
+    while (!over.signal.aborted)
+      await dialLeg(`${site.url}?to=${encodeURIComponent('edge/nobody')}`, credentialsOf(n3)(), forever).catch(
+        ({ details }: { details?: { status?: number } }) => statuses.add(details?.status),
+      )
+  })
+  await using _over = {
+    async [Symbol.asyncDispose]() {
+      over.abort()
+      await Promise.all(flood)
+    },
+  }
+  await site.until(() => statuses.has(429))
+  t.pass('the flood got status 429')
   const channel = await dialText(`${site.url}?${LISTEN}`, credentialsOf(n2)(), forever)
   await site.knows(idOf(n2))
   channel.onText((text) => {
@@ -159,7 +170,5 @@ t.test('a flood of requests with a good certificate leaves the relay to the othe
   const raw = await relayedDialer({ credentials: credentialsOf(n1) }).dial(target, forever)
   t.equal(raw.path, 'relayed', 'another node connects during the flood')
   raw.stream.destroy()
-  const statuses = await Promise.all(flood)
-  t.ok(statuses.filter((status) => status === 429).length > 0, 'the flood got status 429')
   channel.close()
 })

@@ -76,7 +76,7 @@ export class Plane implements AsyncDisposable {
   /** A node that joined with a token. */
   async member(name: string): Promise<{ identity: HeldIdentity; url: string }> {
     const token = this.cluster.part.nodeToken()
-    return enrolNode({ dir: join(this.dir, `node-${name}`), name, token }, AbortSignal.timeout(5_000))
+    return enrolNode({ dir: join(this.dir, `node-${name}`), name, token }, AbortSignal.timeout(30_000))
   }
 
   async relayConfig(name: string, more: Partial<RelayConfig> = {}): Promise<RelayConfig> {

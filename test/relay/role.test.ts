@@ -164,7 +164,7 @@ t.test('a relay’s certificate is valid for relaying only', async (t) => {
   await using posing = listener(plane.cluster.part.relayUrl ?? '', identity)
   const { dialText } = await import('../../src/core/kit/websocket.ts')
   const { tls } = relayCredentials({ certificate: identity, egress: undefined })
-  const asNode = dialText(`${plane.cluster.part.relayUrl}?listen`, { tls }, AbortSignal.timeout(5_000))
+  const asNode = dialText(`${plane.cluster.part.relayUrl}?listen`, { tls }, AbortSignal.timeout(30_000))
   await t.rejects(asNode, { code: 'REQUEST_FAILED', details: { status: 403 } }, 'it cannot listen as a node')
   t.notOk(posing.isListening, 'it does not listen at the relay of the cluster')
 })

@@ -139,7 +139,7 @@ async function pairWithFlow(life: AsyncDisposableStack) {
   life.defer(() => void server.close())
   port = (server.address() as AddressInfo).port
   const a = await side(life, 'c/a', { secure: secure['a']!, dials, accept: () => undefined })
-  const session = await a.peers.session({ id: 'c/b', addresses: [], relays: [] }, AbortSignal.timeout(10_000))
+  const session = await a.peers.session({ id: 'c/b', addresses: [], relays: [] }, AbortSignal.timeout(30_000))
   const flow = await HonestFlow.start(session)
   life.defer(() => flow.stop())
   return { a, b, session, flow }

@@ -76,7 +76,7 @@ class Two implements AsyncDisposable {
     two.#offers = options.offers ?? '127.0.0.1'
     two.b = await two.#side('b', options.udp ?? true)
     two.a = await two.#side('a', true)
-    const asked = two.a.peers.session({ id: 'c/b', addresses: [], relays: [] }, AbortSignal.timeout(10_000))
+    const asked = two.a.peers.session({ id: 'c/b', addresses: [], relays: [] }, AbortSignal.timeout(30_000))
     asked.catch(() => undefined)
     await two.until(() => two.a.peers.existing('c/b') !== undefined)
     two.session = await asked
