@@ -1,4 +1,4 @@
-/* Written by .config/docs/api-types.ts from the document of the API. 644bc95a4c938b9434bee1381dab967a73d67bdfbc4115aae8c8e806e5160c87 */
+/* Written by .config/docs/api-types.ts from the document of the API. 2c37e1c6d04d82492d3df150f40603535684302be254f8f43819f167e0a03558 */
 
 export interface paths {
   '/v1/apps': {
@@ -720,6 +720,24 @@ export interface paths {
     put: operations['setPassword']
     post?: never
     delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/v1/services/{name}/connections/{called}': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    get?: never
+    /** Says that a service calls another, how near it must be, and whether it is let in */
+    put: operations['connect']
+    post?: never
+    /** Says that a service no longer calls another */
+    delete: operations['disconnect']
     options?: never
     head?: never
     patch?: never
@@ -1492,6 +1510,13 @@ export interface components {
       generation: number
       strategy: string
       allow: string[]
+      /** @description The services that its document says it calls; absent when there are none. */
+      calls?: {
+        /** @description `app.namespace.service.namespace`, or without the last one. */
+        service: string
+        /** @description The greatest round trip that it asks for. */
+        latencyMs?: number
+      }[]
       /** @description The number of the VIP of each choice. */
       vips: {
         [key: string]: number
@@ -1697,6 +1722,13 @@ export interface operations {
             generation: number
             strategy: string
             allow: string[]
+            /** @description The services that its document says it calls; absent when there are none. */
+            calls?: {
+              /** @description `app.namespace.service.namespace`, or without the last one. */
+              service: string
+              /** @description The greatest round trip that it asks for. */
+              latencyMs?: number
+            }[]
             /** @description The number of the VIP of each choice. */
             vips: {
               [key: string]: number
@@ -3423,6 +3455,71 @@ export interface operations {
           'application/json': {
             user: string
           }
+        }
+      }
+    }
+  }
+  connect: {
+    parameters: {
+      query?: {
+        /** @description Changes nothing. */
+        dryRun?: boolean
+      }
+      header?: never
+      path: {
+        /** @description The service that calls. */
+        name: string
+        /** @description The service that is called. */
+        called: string
+      }
+      cookie?: never
+    }
+    requestBody: {
+      content: {
+        'application/json': {
+          /** @description The greatest round trip; any where it is absent. */
+          latencyMs?: number
+          /** @description The called service lets the caller in, or no longer; as it is where absent. It needs `change` of that service. */
+          allow?: boolean
+        }
+      }
+    }
+    responses: {
+      /** @description Says that a service calls another, how near it must be, and whether it is let in */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': components['schemas']['Applied']
+        }
+      }
+    }
+  }
+  disconnect: {
+    parameters: {
+      query?: {
+        /** @description Changes nothing. */
+        dryRun?: boolean
+      }
+      header?: never
+      path: {
+        /** @description The service that calls. */
+        name: string
+        /** @description The service that is called. */
+        called: string
+      }
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Says that a service no longer calls another */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': components['schemas']['Applied']
         }
       }
     }

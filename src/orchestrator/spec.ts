@@ -10,6 +10,8 @@ export interface AppSpec {
   app: string
   namespace: string
   description: string
+  /** Where it is another than that of the document. */
+  customer?: string
   services: ServiceSpec[]
 }
 

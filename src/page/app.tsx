@@ -74,6 +74,8 @@ function ViewOf({ view, mesh, open, now }: { view: View; mesh: Mesh; open: strin
   switch (view) {
     case 'services':
       return <Services mesh={mesh} open={open} now={now} />
+    case 'calls':
+      return <Later key="calls" load={() => import('./views/calls.tsx').then(({ Calls }) => Calls)} shown={{ mesh }} />
     case 'nodes':
       return <Nodes mesh={mesh} open={open} now={now} />
     case 'map':

@@ -72,6 +72,7 @@ function pathOf({ path, id, method, body }: Operation, whose: Whose): string {
     .replace('{cluster}', cluster)
     .replace('{node}', isSafe ? 'n' : 'none')
     .replace('{relay}', 'none')
+    .replace('{called}', service)
     .replace('{exec}', '0'.repeat(32))
     .replace('{id}', token ?? 'none')
   return `/v1${filled}${id === 'apply' ? '?dryRun=true' : ''}`

@@ -1,5 +1,6 @@
 import t from 'tap'
 import type { Page } from 'playwright-core'
+import { fitted, layoutOf } from '../../src/page/model/map-layout.ts'
 import { send } from '../orchestrator/v1.ts'
 import { asked, axeFaults, complaints, hasChromium, logIn, PASSWORD, shopMesh, startChromium } from './browser.ts'
 
@@ -21,6 +22,13 @@ context.setDefaultTimeout(20_000)
 const told = complaints(context, url)
 const page = await context.newPage()
 
+const PAYMENTS = 'shop.acme.payments.prod'
+interface Spec {
+  connectivity: string[]
+  constraints: object[]
+}
+const specOf = async (name: string) =>
+  ((await asked(world, 'GET', `/v1/services/shop.acme.${name}.prod`)) as { spec: Spec }).spec
 const open = (page: Page, hash: string) => page.evaluate(`location.hash = ${JSON.stringify(hash)}`)
 
 t.test('somebody logs in by name and password', async (t) => {
@@ -48,6 +56,7 @@ const VIEWS = [
   ['#/services', '.rowlink'],
   ['#/services/shop.acme.cart.prod', '.panel .facts'],
   ['#/services/shop.acme.cart.prod.1', '.panel .facts'],
+  ['#/calls', '.graph .box'],
   ['#/nodes/berlin%2Frack-1', '.panel .facts'],
   ['#/map', '.map canvas'],
   ['#/why/shop.acme.recommender.prod', '.verdicts'],
@@ -75,6 +84,75 @@ t.test('its colours can be told apart in the dark', async (t) => {
     t.same(await axeFaults(page, { type: 'rule', values: ['color-contrast'] }), [], hash)
   }
   await page.emulateMedia({ colorScheme: 'light' })
+})
+
+t.test('a connection is drawn with the mouse, shown, and applied', async (t) => {
+  await open(page, '#/calls')
+  const [from, to] = [
+    page.locator('.graph .box', { hasText: 'frontend' }),
+    page.locator('.graph .box', { hasText: 'payments' }),
+  ]
+  await from.hover()
+  await page.mouse.down()
+  await to.hover()
+  await page.mouse.up()
+  await page.getByRole('heading', { name: 'Connect frontend to payments' }).waitFor()
+  await page.getByLabel('Greatest round trip in ms').fill('25')
+  await page.getByText('any.closest.local').waitFor()
+  t.same(await axeFaults(page), [], 'the question')
+  await page.getByRole('button', { name: 'Show the difference' }).click()
+  await page.getByText('constraints:').waitFor()
+  t.notMatch(await specOf('frontend'), { connectivity: [PAYMENTS] }, 'nothing is applied yet')
+  await page.getByRole('button', { name: 'Apply' }).click()
+  await page.getByText('frontend calls payments.').waitFor()
+  await page.locator('.graph').getByText('≤ 25 ms').waitFor()
+  const spec = await specOf('frontend')
+  t.ok(spec.connectivity.includes(PAYMENTS))
+  t.match(spec.constraints, [{ type: 'latency', service: PAYMENTS, threshold: 25 }])
+})
+
+t.test('the same without a mouse, and taken back', async (t) => {
+  await page.getByLabel('Service that calls').selectOption('shop.acme.cart.prod')
+  await page.getByLabel('Service that is called').selectOption(PAYMENTS)
+  await page.getByRole('button', { name: 'Connect', exact: true }).press('Enter')
+  await page.getByLabel('Greatest round trip in ms').press('Enter')
+  await page.getByRole('button', { name: 'Apply' }).press('Enter')
+  await page.getByRole('button', { name: 'Remove cart to payments' }).press('Enter')
+  await page.getByRole('button', { name: 'Remove', exact: true }).press('Enter')
+  await page.getByRole('button', { name: 'Remove cart to payments' }).waitFor({ state: 'detached' })
+  t.same((await specOf('cart')).connectivity, [])
+})
+
+t.test('an instance is dragged to another node', async (t) => {
+  await open(page, '#/map')
+  const canvas = page.locator('.map canvas')
+  await canvas.waitFor()
+  const lists = await Promise.all(
+    ['clusters', 'nodes', 'instances'].map((kind) => asked(world, 'GET', `/v1/${kind}?limit=1000`)),
+  )
+  const [clusters, nodes, instances] = lists.map((list) => (list as { items: unknown[] }).items)
+  const box = await canvas.boundingBox()
+  if (box === null) return t.fail('the map has a size')
+  const layout = layoutOf({ clusters, nodes, instances } as Parameters<typeof layoutOf>[0], new Map())
+  const { scale, x, y } = fitted(layout, box)
+  const all = layout.clusters.flatMap(({ nodes }) => nodes)
+  const from = all.find(({ dots }) => dots.length > 0)
+  const dot = from?.dots[0]
+  const to = all.find(({ id }) => id !== from?.id && id.split('/')[0] === from?.id.split('/')[0])
+  if (from === undefined || dot === undefined || to === undefined) return t.fail('there is an instance to move')
+  const at = (one: { x: number; y: number }, inset: number): [number, number] => [
+    box.x + x + (one.x + inset) * scale,
+    box.y + y + (one.y + inset) * scale,
+  ]
+  await page.mouse.move(...at(dot, 4))
+  await page.mouse.down()
+  await page.mouse.move(...at(to, 20), { steps: 4 })
+  await page.getByText(`→ ${to.id}`).waitFor()
+  await page.mouse.up()
+  await page.getByRole('heading', { name: `to ${to.id}` }).waitFor()
+  await page.getByRole('button', { name: 'Move', exact: true }).click()
+  await page.getByText(`moves to ${to.id}.`).waitFor()
+  return undefined
 })
 
 t.test('a token is made, shown once, and revoked', async (t) => {

@@ -6,7 +6,7 @@ import type { Fault } from '../sla/findings.ts'
 import type { Effect } from '../sla/changes.ts'
 import { inSlices } from '../../core/kit/slices.ts'
 import { parseSlaInSlices } from '../sla/parse.ts'
-import type { ServiceSpec } from '../spec.ts'
+import type { AppSpec, ServiceSpec } from '../spec.ts'
 import type { ApiContext, Id } from './api-context.ts'
 import type { ServiceChange } from './difference.ts'
 import { checkQuotas } from './people/bounds.ts'
@@ -107,11 +107,20 @@ export async function applyDocument(
   { prune, dryRun }: { prune: boolean; dryRun: boolean },
   context: ApiContext,
 ) {
-  const { store, vips, reconciler, rules } = context
+  const { rules } = context
   const parsed = await parseSlaInSlices(document, { strategies: Object.keys(rules.strategies) })
   if (parsed.kind === 'refused')
     throw new MeshError('SLA_INVALID', { faults: parsed.faults, warnings: parsed.warnings })
-  const { apps, customer, warnings } = parsed
+  return applyApps(parsed, { prune, dryRun }, context)
+}
+
+/** The same for what has been read. @throws MeshError SLA_CONFLICT, FORBIDDEN */
+export async function applyApps(
+  { apps, customer, warnings }: { apps: AppSpec[]; customer: string; warnings: readonly Fault[] },
+  { prune, dryRun }: { prune: boolean; dryRun: boolean },
+  context: ApiContext,
+) {
+  const { store, vips, reconciler } = context
   context.view.checkApps(apps)
   const used = await keysInUse(keysInTheWay(apps, vips), context)
   const told = (service: string) => (context.view.sees(service) ? service : 'a service of another organisation')

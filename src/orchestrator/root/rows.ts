@@ -1,5 +1,6 @@
 import type { InstanceState } from '../../core/model/instance.ts'
 import { clusterOf, type NodeId } from '../../core/model/ids.ts'
+import type { ServiceSpec } from '../spec.ts'
 import type { AppRecord, KnownNodes, RootStore, InstanceRecord, ServiceRecord } from './root-store.ts'
 import type { ApiContext } from './api-context.ts'
 import { servingOf } from './former-place.ts'
@@ -48,8 +49,14 @@ export function serviceRow(
     generation,
     strategy,
     allow,
+    ...(spec.connectivity.length === 0 ? {} : { calls: spec.connectivity.map((key) => callOf(key, spec.constraints)) }),
     vips: vipTable,
   }
+}
+
+function callOf(service: string, constraints: ServiceSpec['constraints']) {
+  const { threshold } = constraints.find((each) => each.type === 'latency' && each.service === service) ?? {}
+  return { service, ...(threshold === undefined ? {} : { latencyMs: threshold }) }
 }
 
 /**

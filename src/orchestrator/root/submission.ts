@@ -49,8 +49,8 @@ export function submit(submission: Submission, parts: SubmitParts): Submitted {
   const { apps, customer, reason } = submission
   const { changes, requests, warnings } = compare(submission, parts)
   return changeStore(parts, () => {
-    for (const { app, namespace, description } of apps)
-      store.apps.put(`${app}.${namespace}`, { app, namespace, description, customer })
+    for (const { app, namespace, description, customer: own = customer } of apps)
+      store.apps.put(`${app}.${namespace}`, { app, namespace, description, customer: own })
     const services = apps.flatMap(({ services }) => services.map(({ id }) => id))
     return { changes, moved: applyChanges(changes, { requests, services, reason }, parts), warnings }
   })

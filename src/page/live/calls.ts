@@ -59,9 +59,29 @@ const documents = (query: string) => `/v1/apps${query}`
 
 const UNTOUCHED = { fields: [], places: [], instances: { added: 0, replaced: 0, changedInPlace: 0, removed: 0 } }
 
+const compared = (answer: Applied) => ({
+  ...answer,
+  services: answer.services.map((one): Difference => ({ ...UNTOUCHED, ...one })),
+})
+
+const connection = (from: string, to: string) => `${service(from)}/connections/${id(to)}`
+
+export interface ConnectionWish {
+  latencyMs?: number
+  allow?: boolean
+}
+
+/** What it would change. */
+export const tryConnection = async (api: Api, [from, to]: readonly [string, string], wish: ConnectionWish) =>
+  compared(await api.put<Applied>(`${connection(from, to)}?dryRun=true`, wish))
+
+export const connect = (api: Api, [from, to]: readonly [string, string], wish: ConnectionWish) =>
+  api.put<Applied>(connection(from, to), wish)
+
+export const disconnect = (api: Api, [from, to]: readonly [string, string]) => api.delete<Applied>(connection(from, to))
+
 export const dryRun = async (api: Api, document: unknown, { prune }: { prune: boolean }) => {
-  const answer = await api.post<Applied>(documents(`?dryRun=true${prune ? '&prune=true' : ''}`), document)
-  return { ...answer, services: answer.services.map((one): Difference => ({ ...UNTOUCHED, ...one })) }
+  return compared(await api.post<Applied>(documents(`?dryRun=true${prune ? '&prune=true' : ''}`), document))
 }
 
 export const apply = (api: Api, document: unknown, { prune }: { prune: boolean }) =>

@@ -5,7 +5,7 @@ export interface Route {
   open?: string
 }
 
-export const VIEWS = ['services', 'nodes', 'map', 'why', 'deploy'] as const
+export const VIEWS = ['services', 'calls', 'nodes', 'map', 'why', 'deploy'] as const
 /** `account` is where the user's name leads. */
 export type View = (typeof VIEWS)[number] | 'account'
 

@@ -11,8 +11,8 @@ export interface Question {
   fields?: ComponentChildren
   confirm: string
   isDanger?: boolean
-  /** Resolves to what is to be said then. @throws Error whose message is shown, and the question stays. */
-  act: (entered: FormData) => Promise<string>
+  /** Resolves to what is to be said then, or to what is asked next. @throws Error whose message is shown, and the question stays. */
+  act: (entered: FormData) => Promise<string | Question>
 }
 
 /** What every view can do. */
@@ -56,7 +56,7 @@ export function DeskAround({ api, me, children }: Props) {
     <DeskContext.Provider value={desk}>
       {children}
       {question === undefined ? undefined : (
-        <Dialog question={question} desk={desk} close={() => setQuestion(undefined)} />
+        <Dialog key={question.title} question={question} desk={desk} close={() => setQuestion(undefined)} />
       )}
       <div class="said" role="status">
         {said === undefined ? undefined : <p class={said.isBusy ? 'busy' : undefined}>{said.text}</p>}
@@ -77,8 +77,9 @@ function Dialog({ question, desk, close }: { question: Question; desk: Desk; clo
     setFault(undefined)
     act(new FormData(event.currentTarget as HTMLFormElement)).then(
       (result) => {
+        if (typeof result !== 'string') return desk.ask(result)
         desk.say(result)
-        close()
+        return close()
       },
       (error: unknown) => {
         setFault((error as Error).message)

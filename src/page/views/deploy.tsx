@@ -3,11 +3,11 @@ import { ApiError } from '../live/api.ts'
 import { apply, dryRun, type Difference } from '../live/calls.ts'
 import { Badge } from '../parts/badge.tsx'
 import { useDesk } from '../parts/desk.tsx'
+import { CHANGE_TONES, Differences } from '../parts/differences.tsx'
 import { Editor } from '../parts/editor.tsx'
 import { effectText, isEmpty } from '../model/difference.ts'
 import { type LineFault, located, readDocument } from '../model/document.ts'
 import { hashOf } from '../model/route.ts'
-import type { Tone } from '../model/rows.ts'
 import { counted, nameParts } from '../model/text.ts'
 import { may } from '../model/who.ts'
 
@@ -160,8 +160,6 @@ function changeText(services: readonly Difference[]): string {
   return changed.map((one) => `${nameParts(one.id).name}: ${effectText(one)}`).join('. ')
 }
 
-const TONES: Readonly<Record<string, Tone>> = { created: 'good', updated: 'busy', removed: 'bad' }
-
 function Result({ found, goTo }: { found: Found; goTo: (line: number) => void }) {
   switch (found.kind) {
     case 'nothing':
@@ -183,24 +181,7 @@ function Result({ found, goTo }: { found: Found; goTo: (line: number) => void })
       return (
         <>
           <h2>{isEmpty(found.services) ? 'It would change nothing' : 'What it would change'}</h2>
-          <ul class="differences">
-            {found.services.map((one) => (
-              <li key={one.id}>
-                <span class="cardhead">
-                  <b>{nameParts(one.id).name}</b>
-                  <Badge tone={TONES[one.change] ?? 'idle'}>{one.change}</Badge>
-                </span>
-                <span>{effectText(one)}</span>
-                {one.fields.length === 0 ? undefined : <span class="mono muted">{one.fields.join(', ')}</span>}
-                {one.gap === undefined ? undefined : <span class="warntext">{one.gap}</span>}
-                {one.places.map(({ instance, place, reason }) => (
-                  <span key={instance} class={place === undefined ? 'warntext' : 'muted'}>
-                    {nameParts(instance).name} → {place ?? `nowhere: ${reason ?? 'the cluster does not say why'}`}
-                  </span>
-                ))}
-              </li>
-            ))}
-          </ul>
+          <Differences services={found.services} />
           {found.warnings.length === 0 ? undefined : (
             <>
               <h3>Warnings</h3>
@@ -218,7 +199,7 @@ function Result({ found, goTo }: { found: Found; goTo: (line: number) => void })
               <li key={id}>
                 <span class="cardhead">
                   <a href={hashOf({ view: 'services', open: id })}>{nameParts(id).name}</a>
-                  <Badge tone={TONES[change] ?? 'idle'}>{change}</Badge>
+                  <Badge tone={CHANGE_TONES[change] ?? 'idle'}>{change}</Badge>
                 </span>
               </li>
             ))}

@@ -1,5 +1,6 @@
 import { useEffect, useMemo, useRef, useState } from 'preact/hooks'
 import { Badge } from '../parts/badge.tsx'
+import { useDesk } from '../parts/desk.tsx'
 import { drawMap } from '../parts/map-drawing.ts'
 import { Search } from '../parts/search.tsx'
 import { type Direction, fitted, hitAt, layoutOf, nextNode, type Placing, zoomed } from '../model/map-layout.ts'
@@ -8,6 +9,8 @@ import { clusterView, nodeView } from '../model/nodes.ts'
 import { hashOf } from '../model/route.ts'
 import type { InstanceRow, Tone } from '../model/rows.ts'
 import { counted, nameParts } from '../model/text.ts'
+import { may, namespaceOf } from '../model/who.ts'
+import { moveQuestion } from './service-actions.tsx'
 
 const RING_MS = 1_400
 const STEP = 1.25
@@ -45,7 +48,8 @@ export function MapView({ mesh }: { mesh: Mesh }) {
   }
   const hit = ({ x, y }: { x: number; y: number }) =>
     hitAt(layout, (x - placed.x) / placed.scale, (y - placed.y) / placed.scale)
-  const drag = useRef<{ x: number; y: number; isMoved: boolean }>(undefined)
+  const desk = useDesk()
+  const drag = useRef<Drag>(undefined)
 
   const moved = (event: PointerEvent) => {
     const at = pointAt(event)
@@ -56,13 +60,26 @@ export function MapView({ mesh }: { mesh: Mesh }) {
     }
     const [dx, dy] = [at.x - drag.current.x, at.y - drag.current.y]
     if (!drag.current.isMoved && Math.hypot(dx, dy) < 4) return undefined
-    drag.current = { ...at, isMoved: true }
+    const { carried } = drag.current
+    drag.current = { ...drag.current, ...at, isMoved: true }
+    if (carried !== undefined) {
+      const over = hit(at)?.node.id
+      setChosen(over)
+      return setTip({ ...at, text: carryText(carried, over) })
+    }
     setTip(undefined)
     return setPlacing((before = placed) => ({ ...before, x: before.x + dx, y: before.y + dy }))
   }
   const released = (event: PointerEvent) => {
     const isClick = drag.current?.isMoved === false
+    const { carried } = drag.current ?? {}
     drag.current = undefined
+    if (carried !== undefined && !isClick) {
+      setTip(undefined)
+      const to = hit(pointAt(event))?.node.id
+      if (to !== undefined && to !== carried.node) desk.ask(moveQuestion(desk.api, carried, to))
+      return
+    }
     const found = isClick ? hit(pointAt(event)) : undefined
     if (found === undefined) return
     location.hash =
@@ -114,10 +131,13 @@ export function MapView({ mesh }: { mesh: Mesh }) {
             ref={canvas}
             role="application"
             tabIndex={0}
-            aria-label={`Map of ${counted(clusters.length, 'cluster')}, ${counted(nodes.length, 'node')} and ${counted(instances.length, 'instance')}. Arrow keys choose a node, Enter opens it, plus and minus zoom. The view Nodes has the same as a list.`}
+            aria-label={`Map of ${counted(clusters.length, 'cluster')}, ${counted(nodes.length, 'node')} and ${counted(instances.length, 'instance')}. Arrow keys choose a node, Enter opens it, plus and minus zoom. An instance that is dragged to another node is moved; the button Migrate of the instance does the same. The view Nodes has the same as a list.`}
             onPointerDown={(event) => {
               event.currentTarget.setPointerCapture(event.pointerId)
-              drag.current = { ...pointAt(event), isMoved: false }
+              const at = pointAt(event)
+              const carried = hit(at)?.dot?.instance
+              const mayMove = carried !== undefined && may(desk.me, 'change', namespaceOf(carried.id))
+              drag.current = { ...at, isMoved: false, ...(mayMove ? { carried } : {}) }
             }}
             onPointerMove={moved}
             onPointerUp={released}
@@ -144,6 +164,20 @@ export function MapView({ mesh }: { mesh: Mesh }) {
       </div>
     </div>
   )
+}
+
+/** The map, or an instance on its way to another node. */
+interface Drag {
+  x: number
+  y: number
+  isMoved: boolean
+  carried?: InstanceRow
+}
+
+function carryText({ id, node }: InstanceRow, over: string | undefined): string {
+  const { name } = nameParts(id)
+  if (over === undefined) return `${name}: drop it on a node`
+  return over === node ? `${name} is here` : `${name} → ${over}`
 }
 
 function tipText(node: string, instance: InstanceRow | undefined): string {

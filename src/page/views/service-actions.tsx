@@ -1,8 +1,8 @@
 import { useEffect, useState } from 'preact/hooks'
 import type { Api } from '../live/api.ts'
-import { migrate, restart, revisionsOf, rollBack, scale, type Revision } from '../live/calls.ts'
+import { migrate, type Moved, restart, revisionsOf, rollBack, scale, type Revision } from '../live/calls.ts'
 import { restartAll } from '../live/restart.ts'
-import { type Desk, Field, useDesk } from '../parts/desk.tsx'
+import { type Desk, Field, type Question, useDesk } from '../parts/desk.tsx'
 import { hashOf } from '../model/route.ts'
 import type { InstanceRow, NodeRow } from '../model/rows.ts'
 import type { ServiceView } from '../model/services.ts'
@@ -187,6 +187,21 @@ function instanceRestartQuestion(api: Api, row: InstanceRow) {
   }
 }
 
+/** To this node, after it was dragged there. */
+export function moveQuestion(api: Api, row: InstanceRow, to: string): Question {
+  const { name } = nameParts(row.id)
+  return {
+    title: `Move ${name} to ${to}`,
+    text: `It runs on ${row.node ?? 'no node'} now. Its successor starts on ${to} and takes over when it is ready; the node refuses what does not fit there.`,
+    confirm: 'Move',
+    act: async () => movedText(name, await migrate(api, row.id, to)),
+  }
+}
+
+function movedText(name: string, { node, gap, keeps }: Moved): string {
+  return [`${name} moves to ${node ?? 'another cluster'}.`, gap, keeps].filter(Boolean).join(' ')
+}
+
 function migrateQuestion(api: Api, row: InstanceRow, nodes: readonly NodeRow[]) {
   const { name } = nameParts(row.id)
   const others = nodes.filter(({ id, condition, cordon }) => id !== row.node && condition === 'alive' && !cordon)
@@ -211,9 +226,7 @@ function migrateQuestion(api: Api, row: InstanceRow, nodes: readonly NodeRow[]) 
     confirm: 'Migrate',
     act: async (entered: FormData) => {
       const to = entered.get('to')
-      const { node, gap, keeps } = await migrate(api, row.id, typeof to === 'string' && to !== '' ? to : undefined)
-      const where = node === undefined ? 'another cluster' : node
-      return [`${name} moves to ${where}.`, gap, keeps].filter(Boolean).join(' ')
+      return movedText(name, await migrate(api, row.id, typeof to === 'string' && to !== '' ? to : undefined))
     },
   }
 }

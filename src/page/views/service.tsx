@@ -75,11 +75,21 @@ export function ServicePanel({ id, view, mesh, now }: Props) {
               tone={tone}
             />,
           ],
-          ['Updated', `${updated} of ${wanted}`],
+          [
+            'Updated',
+            <Meter
+              key="u"
+              share={row.update === undefined || wanted === 0 ? undefined : Math.min(1, updated / wanted)}
+              text={`${updated} of ${wanted}`}
+              tone="busy"
+            />,
+          ],
+          ...(row.update === undefined ? [] : [['Roll-out', row.update] as const]),
           ['Versions', versions.map(({ generation, count }) => `${generation} × ${count}`).join(', ') || '–'],
           ['Ports', row.ports.map(({ port, protocol }) => `${port}/${protocol}`).join(' ') || '–'],
           ['Runtime', row.runtime],
           ['Strategy', row.strategy],
+          ['Calls', (row.calls ?? []).map(({ service }) => service).join(' ') || '–'],
           ['Called by', allowText(row.allow)],
           ...(row.schedule === undefined ? [] : [['Schedule', row.schedule] as const]),
           ...(row.nextRunAt === undefined ? [] : [['Next run', whenText(row.nextRunAt, now)] as const]),

@@ -10,6 +10,7 @@ import type { Need, Params } from '../people/need.ts'
 import type { People } from '../people/people.ts'
 import type { Grant } from '../people/roles.ts'
 import { auditOperation } from './audit.ts'
+import { CONNECTIONS } from './connections.ts'
 import { LOGINS } from './logins.ts'
 import { OWNERS } from './owners.ts'
 import { PEOPLE } from './people.ts'
@@ -34,6 +35,7 @@ export const OPERATIONS: readonly Operation[] = [
   watchOperation,
   followEvents,
   ...PEOPLE,
+  ...CONNECTIONS,
   ...LOGINS,
   ...OWNERS,
   auditOperation,

@@ -74,6 +74,15 @@ export const Service = Type.Object({
   generation: count(),
   strategy: text,
   allow: Type.Array(text),
+  calls: Type.Optional(
+    Type.Array(
+      Type.Object({
+        service: Type.String({ description: '`app.namespace.service.namespace`, or without the last one.' }),
+        latencyMs: Type.Optional(Type.Number({ description: 'The greatest round trip that it asks for.' })),
+      }),
+      { description: 'The services that its document says it calls; absent when there are none.' },
+    ),
+  ),
   vips: Type.Record(text, count(), { description: 'The number of the VIP of each choice.' }),
 })
 
