@@ -686,6 +686,7 @@ t.test('reverse: forged and spoofed signals cause no connection', async (t) => {
   await until(() => calls.length > 0)
   t.ok(calls.length <= 8, `${calls.length} of 60`)
   for (const socket of calls) socket.destroy()
+  victim.on('connection', (socket) => socket.destroy()) // one that nobody reads keeps the server from closing
 
   // c asks b to dial a: b finds out by the certificate, a by the nonce
   ask(c, [a.address])
@@ -901,6 +902,7 @@ t.test('punched: forged signals cause no dial', async (t) => {
   a.signals.send(reach(b.id), { type: 'punch-sync', nonce: 'cd'.repeat(16), attempt: 1 })
   await until(() => calls.length === 1)
   for (const socket of calls) socket.destroy()
+  victim.on('connection', (socket) => socket.destroy()) // one that nobody reads keeps the server from closing
   t.equal(b.incoming.length, 0, 'whoever answers there is not who it should be')
   await new Promise((resolve) => victim.close(resolve))
 })

@@ -75,19 +75,18 @@ async function connectMachines(): Promise<void> {
 /** Tries every listener, prints `{ listener: what came back }`; runs on either machine. */
 const TRY = `
   const { connect } = require('node:net'), { createSocket } = require('node:dgram')
-  const [targets] = process.argv.slice(1).map((text) => JSON.parse(text))
-  const LIMIT = 700
+  const [targets, limit] = process.argv.slice(1).map((text) => JSON.parse(text))
   const tcp = ({ host, port, say }) => new Promise((resolve) => {
     const socket = connect({ host, port }), end = (word) => (resolve(word), socket.destroy())
     socket.once('data', (bytes) => end('answered')).once('error', ({ code }) => end(code)).once('end', () => end('ended'))
     if (say) socket.write(Buffer.from(say, 'base64'))
-    setTimeout(end, LIMIT, 'nothing')
+    setTimeout(end, limit, 'nothing')
   })
   const udp = ({ host, port, say }) => new Promise((resolve) => {
     const socket = createSocket(host.includes(':') ? 'udp6' : 'udp4'), end = (word) => { resolve(word); try { socket.close() } catch {} }
     socket.once('message', () => end('answered')).once('error', ({ code }) => end(code))
     socket.connect(port, host, () => socket.send(Buffer.from(say, 'base64'), () => {}))
-    setTimeout(end, LIMIT, 'nothing')
+    setTimeout(end, limit, 'nothing')
   })
   Promise.all(Object.entries(targets).map(async ([name, target]) => [name, await (target.udp ? udp : tcp)(target)]))
     .then((found) => { console.log(JSON.stringify(Object.fromEntries(found))); process.exit(0) })
@@ -167,12 +166,21 @@ const targets = {
   'SOCKS proxy': { host: '127.0.0.1', port: socks, say: say(Buffer.of(5, 1, 2)) },
   'HTTP proxy': { host: '127.0.0.1', port: http, say: say('GET http://x/ HTTP/1.1\r\n\r\n') },
 }
-const argv = ['-e', TRY, JSON.stringify(targets)]
-const results = (run: (program: string, argv: readonly string[], done: (text: string) => void) => void) =>
-  new Promise<unknown>((resolve) => run(process.execPath, argv, (text) => resolve(JSON.parse(text))))
-const local = await results((program, argv, done) => execFile(program, argv, (_, stdout) => done(stdout)))
-const remote = await results((program, argv, done) =>
-  execFile('nsenter', ['-t', `${neighbour.pid}`, '-n', program, ...argv], (_, stdout) => done(stdout)),
-)
+/** Where an answer is expected; a busy machine takes seconds. */
+const PATIENTLY_MS = 20_000
+/** Where none is. */
+const BRIEFLY_MS = 700
+const [program, ...argv] = [process.execPath, '-e', TRY]
+const results = (command: string, args: readonly string[], asked: object, limitMs: number) =>
+  new Promise<unknown>((resolve) =>
+    execFile(command, [...args, JSON.stringify(asked), `${limitMs}`], (_, stdout) => resolve(JSON.parse(stdout))),
+  )
+const fromThere = ['-t', `${neighbour.pid}`, '-n', program, ...argv]
+const isAllowed = interfaces.length > 0
+const vips = Object.fromEntries(Object.entries(targets).filter(([name]) => !name.endsWith('proxy')))
+const local = await results(program, argv, targets, PATIENTLY_MS)
+const remote = isAllowed
+  ? await results('nsenter', fromThere, vips, PATIENTLY_MS)
+  : await results('nsenter', fromThere, targets, BRIEFLY_MS)
 console.log(JSON.stringify({ local, remote }))
 process.exit(0)

@@ -48,16 +48,19 @@ test('honest nodes are served while strangers hold 1,000 silent connections open
   const { port } = life.use(await DirectListener.start({ host: '127.0.0.1', port: 0 }, incoming, silentLog))
   const reach = { id: idOf('victim'), addresses: [`127.0.0.1:${port}`], relays: [] }
 
-  const elsewhere = await silentConnections(port, '127.0.0.2', SILENT)
+  const silent: Socket[] = []
+  const left = () => silent.filter(({ closed, readableEnded }) => !closed && !readableEnded).length
+  /** All have been taken, and most of them let go: a dial has five seconds, and a busy machine takes long for a thousand. */
+  const fill = async (from: string) => {
+    silent.push(...(await silentConnections(port, from, SILENT)))
+    while (left() > 256) await setImmediate() // the ends here hear of it a moment later
+  }
+  await fill('127.0.0.2')
   const one = open('one')
   t.equal((await one.session(reach, never)).path, 'direct', 'from another address than theirs')
-  const beside = await silentConnections(port, '127.0.0.1', SILENT)
+  await fill('127.0.0.1')
   t.equal((await open('two').session(reach, never)).path, 'direct', 'from the same address as theirs')
   t.ok(one.existing(reach.id), 'a session that is open stays')
-
-  const silent = [...elsewhere, ...beside]
-  const left = () => silent.filter(({ closed, readableEnded }) => !closed && !readableEnded).length
-  while (left() > 256) await setImmediate() // the ends here hear of it a moment later
   t.pass('no more than 256 are kept')
   for (const socket of silent) socket.destroy()
 })
