@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import type { Command, Option } from 'commander'
-import { pathOf, programOf } from '../../src/cli/program.ts'
+import { pathOf, programOf, summaryOf } from '../../src/cli/program.ts'
 import { ENVIRONMENT, EXIT_STATUS, EXIT_STATUS_OF_OTHERS, SECRETS, shownCommands, usageOf } from './commands.ts'
 
 /*
@@ -35,7 +35,7 @@ function mainPage(program: Command, commands: readonly Command[]): string {
     section('NAME', `hedgerow \\- ${roff(lowerFirst(program.description().replace(/\.$/, '')))}`),
     section('SYNOPSIS', '.B hedgerow\n.I command\n[options]'),
     section('DESCRIPTION', roff('Runs services on many machines and connects them by name, through NATs and over mutual TLS. `hedgerow up` runs everything on one machine.')),
-    section('COMMANDS', commands.map((command) => entry(`\\fB${roff(nameOf(command))}\\fR(1)`, lead(command))).join('\n')),
+    section('COMMANDS', commands.map((command) => entry(`\\fB${roff(nameOf(command))}\\fR(1)`, summaryOf(command))).join('\n')),
     section('OPTIONS', program.options.map(optionEntry).join('\n')),
     section('ENVIRONMENT', [...ENVIRONMENT.map(([name, text]) => entry(roff(name), text)), '.PP', roff(SECRETS)].join('\n')),
     section('EXIT STATUS', [...EXIT_STATUS.map(([code, text]) => entry(code, text)), '.PP', roff(EXIT_STATUS_OF_OTHERS.join(' '))].join('\n')),
@@ -48,7 +48,7 @@ function commandPage(command: Command, program: Command): string {
   const own = command.options.filter(({ flags }) => !inherited.has(flags))
   const args = command.registeredArguments.filter(({ description }) => description !== '')
   return [
-    section('NAME', `${roff(nameOf(command))} \\- ${roff(lead(command))}`),
+    section('NAME', `${roff(nameOf(command))} \\- ${roff(summaryOf(command))}`),
     section('SYNOPSIS', `\\fB${roff(pathOf(command))}\\fR${roff(usageOf(command, own.length > 0).slice(pathOf(command).length))}`),
     section('DESCRIPTION', roff(`${upperFirst(command.description())}.`)),
     args.length === 0 ? '' : section('ARGUMENTS', args.map((one) => entry(`\\fI${roff(one.name())}\\fR`, one.description)).join('\n')),
@@ -69,12 +69,6 @@ function optionEntry({ flags, description, defaultValue, argChoices }: Option): 
   const choices = argChoices === undefined ? '' : `: ${argChoices.join(' or ')}`
   const fallback = typeof defaultValue === 'string' ? ` (default: ${defaultValue})` : ''
   return entry(`\\fB${roff(flags)}\\fR`, `${description}${choices}${fallback}`)
-}
-
-/** Up to where the details begin: what stands behind the name. */
-function lead(command: Command): string {
-  const [first = ''] = command.description().split(/: |; |\. /)
-  return first
 }
 
 function lowerFirst(text: string): string {

@@ -15,6 +15,7 @@ export function deleteCommand(program: Command, context: () => Context): void {
     .description(
       'remove an app (app.ns) or a service (app.ns.service.ns); remove a node (cluster/node), a relay (cluster/relay) or a cluster with all its nodes, and revoke its certificates',
     )
+    .summary('remove an app, a service, a node, a relay or a cluster')
     .argument('<kind>', KINDS.join(', '))
     .argument('<name>', 'which one, as `hedgerow get` prints it')
     .action(async (given: string, name: string) => {

@@ -54,6 +54,17 @@ export function pathOf(command: Command): string {
   return command.parent === null ? command.name() : `${pathOf(command.parent)} ${command.name()}`
 }
 
+/** In a list of commands: with what it needs; what else it takes, its own help says. */
+function termOf(command: Command): string {
+  const needed = command.registeredArguments.filter(({ required }) => required).map((one) => ` <${one.name()}>`)
+  return `${command.name()}${needed.join('')}`
+}
+
+/** In a list of commands, a line or two for each: the first clause, where there is nothing shorter. */
+export function summaryOf(command: Command): string {
+  return command.summary() || (command.description().split(/: |; |\. /)[0] ?? '')
+}
+
 interface Writer {
   /** Takes the usage errors that commander prints; standard error by default. */
   writeErr?: (text: string) => void
@@ -78,7 +89,11 @@ export function programOf(version: string, context: () => Context, writer: Write
       'credential (HEDGEROW_CREDENTIAL; else that of `hedgerow login`, else <state>/root/admin.json)',
     )
     .enablePositionalOptions()
-  // before the commands, which copy it
+  // before the commands, which copy both
+  program.configureHelp({
+    subcommandTerm: termOf,
+    subcommandDescription: summaryOf,
+  })
   program.configureOutput({
     writeOut: (text) => void process.stdout.write(shown(text, process.stdout)),
     writeErr: (text) => writeErr(printableLines(text)),

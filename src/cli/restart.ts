@@ -20,6 +20,7 @@ export function restartCommand(program: Command, context: () => Context): void {
       'restart a service or an instance: each new run starts beside the old one and takes over when it is ready. A job (one_shot) is run again. Without a name: replace the running agent (or the whole of `hedgerow up`) with a new process of the installed version; ' +
         'no new connection is dropped, and open flows continue in the old process until they end',
     )
+    .summary('restart a service or an instance, or replace the running agent')
     .argument('[target]', 'a service, or app.app-ns.service.service-ns.number')
     .option(
       '--timeout <duration>',

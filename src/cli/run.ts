@@ -94,6 +94,7 @@ function rootCommand(program: Command, context: () => Context): void {
     'root',
     'run the root: the authority of the mesh, its API, and the scheduler that chooses clusters',
   )
+    .summary('run the root, the authority of the mesh, and its API')
     .option('--listen <host:port>', 'where clusters and the CLI dial (127.0.0.1:7470)')
     .option('--public-url <url>', 'https://host:port at which others reach it, if that is not the listen address')
     .option('--ops-listen <host:port>', 'health and metrics (127.0.0.1:7480)')
@@ -111,6 +112,7 @@ function rootCommand(program: Command, context: () => Context): void {
 
 function clusterCommand(program: Command, context: () => Context): void {
   roleCommand(program, 'cluster', 'run a cluster: the scheduler that chooses nodes, and a relay for them')
+    .summary('run a cluster, which chooses nodes, and a relay for them')
     .option('--name <name>', 'the cluster’s name (edge)')
     .option('--listen <host:port>', 'where nodes dial (127.0.0.1:7471)')
     .option('--public-url <url>', 'https://host:port at which nodes reach it, if that is not the listen address')
@@ -156,7 +158,11 @@ function relayCommand(program: Command, context: () => Context): void {
 }
 
 function agentCommand(program: Command, context: () => Context): void {
-  agentOptions(roleCommand(program, 'agent', 'run the agent: the data plane and the worker of one node'))
+  agentOptions(
+    roleCommand(program, 'agent', 'run the agent: the data plane and the worker of one node').summary(
+      'run the agent of a node',
+    ),
+  )
     .option('--listen <host:port>', 'where other nodes may dial this one (0.0.0.0:7472); no inbound port is required')
     .option('--token-file <file>', TOKEN_FILE)
     .action(async (options: RunOptions) => {
