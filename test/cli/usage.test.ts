@@ -87,7 +87,11 @@ t.test('help, and a version', async (t) => {
   const known =
     'up root cluster relay agent restart token secret ca login logout whoami user api-token org audit apply get scale history rollback migrate cordon uncordon drain delete resolve trace peers flows gateway logs events explain status top dashboard check netcheck backup restore bug-report exec with-proxy lab completion upgrade version help'
   t.same(commands, known.split(' '))
-  t.same(alone.stdout.split('\n').filter((line) => line.length > 80), [], 'it fits a terminal of 80 columns')
+  t.same(
+    alone.stdout.split('\n').filter((line) => line.length > 80),
+    [],
+    'it fits a terminal of 80 columns',
+  )
   for (const asked of ['--version', 'version'])
     t.match(await machines.run('none', asked), { code: 0, stdout: /^\d+\.\d+\.\d+\n$/ }, asked)
   t.match(await machines.run('none', 'get', '--help'), { code: 0, stdout: /<kind>[^]*\[filter\][^]*--output/ })
