@@ -5,15 +5,29 @@ import { dirname, join } from 'node:path'
 export interface CleanDebian {
   /** The folder it is made in. */
   root: string
+  /** A release of Debian, or one of Ubuntu. */
   suite: string
   packages: readonly string[]
 }
 
-/** A minimal Debian in a folder, which reaches npm and apt as this machine does: its name servers, certificates and settings. */
+const UBUNTU = ['jammy', 'noble', 'resolute']
+const SCRIPTS = '/usr/share/debootstrap/scripts'
+
+/**
+ * Where a release is from. Of Ubuntu, Debian’s debootstrap knows older releases only, and all are made alike; nor does Debian have its key,
+ * so that the signature stays unchecked: good enough for a folder that is thrown away.
+ */
+function sourceOf(suite: string): string[] {
+  if (!UBUNTU.includes(suite)) return ['http://deb.debian.org/debian']
+  const mirror = process.arch === 'x64' ? 'http://archive.ubuntu.com/ubuntu' : 'http://ports.ubuntu.com/ubuntu-ports'
+  return [mirror, join(SCRIPTS, existsSync(join(SCRIPTS, suite)) ? suite : 'gutsy')]
+}
+
+/** A minimal Debian or Ubuntu in a folder, which reaches npm and apt as this machine does: its name servers, certificates and settings. */
 export function makeCleanDebian({ root, suite, packages }: CleanDebian): void {
   if (!existsSync('/usr/sbin/debootstrap')) installDebootstrap()
   console.log(`debootstrap ${suite}`)
-  must(['debootstrap', '--variant=minbase', suite, root, 'http://deb.debian.org/debian'])
+  must(['debootstrap', '--variant=minbase', suite, root, ...sourceOf(suite)])
   for (const path of ['/etc/resolv.conf', '/etc/ssl/certs', '/etc/npmrc', '/usr/etc/npmrc', '/etc/apt/apt.conf.d'])
     copyInto(root, path)
   writeFileSync(join(root, 'etc/hosts'), '127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n') // as the installer does
