@@ -1,5 +1,7 @@
+import { rmSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { CLUSTER } from '../lab-mesh.ts'
+import type { AuthorityReport } from '../../../src/client/reports.ts'
+import { CLUSTER, until } from '../lab-mesh.ts'
 import type { Goal } from './judge.ts'
 import { CLIENT, type Deployment, type FailureWorld, SERVERS, type Victim } from './world.ts'
 
@@ -59,6 +61,11 @@ export const FAULTS: readonly Fault[] = [
   { fault: 'mass delete of other services', goal: 'failed = 0', prepare: addOthers, strike: deleteOthers },
   { fault: 'clock jump', goal: 'failed = 0', strike: stepClocks },
   { fault: 'disk full', goal: 'failed = 0', strike: fillDisk },
+  // what operators do
+  { fault: 'backup of root and cluster', goal: 'failed = 0', strike: backUp },
+  { fault: 'root and cluster restored', goal: 'failed = 0', strike: restore },
+  { fault: 'authority replaced', goal: 'failed = 0', strike: replaceAuthority },
+  { fault: 'node taken out', goal: 'failed = 0', strike: takeOut },
 ]
 
 async function killInstance(_: FailureWorld, { pid, awayMs }: About): Promise<void> {
@@ -194,4 +201,51 @@ async function fillDisk(world: FailureWorld, { awayMs }: Sizes): Promise<void> {
   const makeRoom = world.fillDisk()
   await sleep(awayMs)
   makeRoom()
+}
+
+const CONTROL = ['root', CLUSTER] as const
+
+async function backUp(world: FailureWorld, { awayMs }: Sizes): Promise<void> {
+  await saveControl(world)
+  await sleep(awayMs / 2)
+}
+
+async function saveControl(world: FailureWorld): Promise<void> {
+  for (const role of CONTROL) {
+    const file = world.path(`${role}.tgz`)
+    rmSync(file, { force: true })
+    await world.cliOn(role, ['backup', file])
+  }
+}
+
+/** Both are killed, and all that they have saved is lost. */
+async function restore(world: FailureWorld, { awayMs }: Sizes): Promise<void> {
+  await saveControl(world)
+  for (const role of CONTROL) {
+    await world.kill(role)
+    rmSync(world.state(role), { recursive: true })
+  }
+  for (const role of CONTROL) await world.cliOn(role, ['restore', world.path(`${role}.tgz`)])
+  await startControl(world, CONTROL)
+  await sleep(awayMs)
+}
+
+async function replaceAuthority(world: FailureWorld, { awayMs }: Sizes): Promise<void> {
+  await world.cli(['ca', 'rotate'])
+  await until(async () => {
+    const { step, behind } = JSON.parse(await world.cli(['ca', 'status', '-o', 'json'])) as AuthorityReport
+    return step === 'issuing' && behind.length === 0
+  }, 'every member has a certificate by the new authority')
+  await world.cli(['ca', 'retire'])
+  await sleep(awayMs)
+}
+
+/** Drained, deleted, and its agent ended; afterwards it joins as a new one. */
+async function takeOut(world: FailureWorld, { node, awayMs }: About): Promise<() => Promise<void>> {
+  await world.cli(['drain', `${CLUSTER}/${node}`])
+  await world.cli(['delete', 'node', `${CLUSTER}/${node}`])
+  await world.program(node).stop()
+  rmSync(world.state(node), { recursive: true })
+  await sleep(awayMs / 2)
+  return async () => world.startAgent(node, await world.token('node'))
 }

@@ -85,6 +85,11 @@ export class FailureWorld extends LabMesh {
     })
   }
 
+  /** Of a file beside the small disk. */
+  path(name: string): string {
+    return join(this.dir, name)
+  }
+
   override state(name: string): string {
     return join(this.dir, DISK, name)
   }
