@@ -62,6 +62,7 @@ export const FAULTS: readonly Fault[] = [
   { fault: 'clock jump', goal: 'failed = 0', strike: stepClocks },
   { fault: 'disk full', goal: 'failed = 0', strike: fillDisk },
   // what operators do
+  { fault: 'all roles upgraded', goal: 'failed = 0', strike: upgrade },
   { fault: 'backup of root and cluster', goal: 'failed = 0', strike: backUp },
   { fault: 'root and cluster restored', goal: 'failed = 0', strike: restore },
   { fault: 'authority replaced', goal: 'failed = 0', strike: replaceAuthority },
@@ -201,6 +202,16 @@ async function fillDisk(world: FailureWorld, { awayMs }: Sizes): Promise<void> {
   const makeRoom = world.fillDisk()
   await sleep(awayMs)
   makeRoom()
+}
+
+/** As docs/operations.md says: root, cluster, then each agent beside the one before. */
+async function upgrade(world: FailureWorld, { awayMs }: Sizes): Promise<void> {
+  for (const role of ['root', CLUSTER]) {
+    await world.program(role).stop()
+    await startControl(world, [role])
+  }
+  for (const node of [CLIENT, ...SERVERS]) await world.startAgentAlone(node, undefined, '--take-over')
+  await sleep(awayMs / 2)
 }
 
 const CONTROL = ['root', CLUSTER] as const
