@@ -43,3 +43,17 @@ t.test('a service that must be near another is placed by network coordinates', a
   await until(isBound, 'it is bound to its node, and not placed again')
   t.same(nodes(await webs()), ['edge/home', 'edge/unsure'], 'a lost one does not go far either')
 })
+
+t.test('a service of another document goes nowhere near one that avoids it', async (t) => {
+  await using world = await mesh()
+  await world.node('a')
+  await world.node('b')
+  const billing = sla({ microservice_name: 'web', constraints: [{ type: 'anti-affinity', service: 'shop.acme.db' }] })
+  Object.assign(billing.applications[0] ?? {}, { application_name: 'billing' })
+  await world.api.call('POST', '/apps', billing)
+  await world.running(1)
+  await world.api.call('POST', '/apps', sla({ microservice_name: 'db', strategy: 'best-fit' })) // the fullest node, if it may
+  await world.running(2)
+  const nodes = (await world.instances()).map(({ node = '' }) => node)
+  t.same(new Set(nodes), new Set(['edge/a', 'edge/b']))
+})

@@ -89,6 +89,11 @@ export class Assignments {
     return this.#index.named(service)
   }
 
+  /** Services with an instance here that ask something of their connection to this one. */
+  askers(service: ServiceId): ServiceSpec[] {
+    return this.#index.asking(service).map(({ assignment }) => assignment.spec)
+  }
+
   on(node: NodeId): AssignmentRecord[] {
     return this.#index.on(node)
   }

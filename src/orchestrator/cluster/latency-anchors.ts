@@ -1,5 +1,6 @@
 import { clusterOf, interestOf, type InstanceId, type InterestKey, type NodeId } from '../../core/model/ids.ts'
 import type { NodeReach } from '../../core/model/node.ts'
+import { withAskedBy } from '../scheduling/asked-by-others.ts'
 import type { Anchor } from '../scheduling/distance.ts'
 import type { Placed, PlacementRequest } from '../scheduling/placement-request.ts'
 import { distanceKm, fibreMs } from '../scheduling/geometry.ts'
@@ -50,8 +51,9 @@ export class LatencyAnchors {
     }
   }
 
-  /** What a decision about this instance depends on beside the nodes. */
-  requestFor(spec: ServiceSpec, instance?: InstanceId): PlacementRequest {
+  /** What a decision about this instance depends on beside the nodes. `spec`: with what services of other documents ask of it. */
+  requestFor(own: ServiceSpec, instance?: InstanceId): PlacementRequest {
+    const spec = withAskedBy(own, this.#parts.assignments.askers(own.id))
     return { spec, near: this.near, placed: (service) => this.placed(service, instance) }
   }
 
