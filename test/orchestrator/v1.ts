@@ -1,4 +1,4 @@
-import { request } from 'node:https'
+import { type Agent, request } from 'node:https'
 import type { IncomingHttpHeaders } from 'node:http'
 import t from 'tap'
 import type { TSchema } from 'typebox'
@@ -17,6 +17,8 @@ export interface Asked {
   headers?: Record<string, string>
   body?: unknown
   token?: string
+  /** Keeps its connections; by default each request has one of its own. */
+  agent?: Agent
 }
 
 interface Document {
@@ -44,7 +46,7 @@ export async function ask(world: World, path: string, asked: Asked = {}): Promis
 export async function send(
   world: World,
   path: string,
-  { method = 'GET', headers = {}, body, token }: Asked,
+  { method = 'GET', headers = {}, body, token, agent }: Asked,
 ): Promise<Answer> {
   const { url, ca, token: admin } = world.credential
   const text = body === undefined || typeof body === 'string' ? body : JSON.stringify(body)
@@ -56,8 +58,7 @@ export async function send(
     const options = {
       method,
       ca,
-      agent: false,
-      checkServerIdentity: () => undefined,
+      ...(agent === undefined ? { agent: false as const, checkServerIdentity: () => undefined } : { agent }),
       headers: { ...given, ...headers },
     }
     request(`${url}${path}`, options, (response) => {
