@@ -122,6 +122,7 @@ const DOORS: Readonly<Record<string, readonly string[]>> = {
   croner: ['src/core/kit/cron.ts'],
   ws: ['src/core/kit/websocket.ts', 'src/core/kit/websocket-acceptor.ts'],
   'ip-num': ['src/core/model/address.ts'],
+  'openid-client': ['src/orchestrator/root/people/oidc.ts'],
   'prom-client': ['src/core/metrics.ts', 'src/core/kit/flow-metrics.ts', 'src/roles/ops-server.ts'],
   '@peculiar/x509': ['src/core/identity'],
   'reflect-metadata': ['src/core/identity'],

@@ -41,7 +41,7 @@ function portOf(given: string): number {
   })
 }
 
-function openBrowser(url: string): void {
+export function openBrowser(url: string): void {
   const opener = spawn('xdg-open', [url], { stdio: 'ignore', detached: true })
   opener.on('error', () => note('There is no xdg-open on this machine: open the address by hand.'))
   opener.unref()

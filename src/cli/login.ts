@@ -8,12 +8,16 @@ import { stateProblem } from '../core/kit/disk.ts'
 import { replaceFile } from '../core/kit/plain-file.ts'
 import { type Context, credentialOf, loginPath, rootClient } from './context.ts'
 import { secondsOf } from './duration.ts'
+import { openBrowser } from './dashboard.ts'
+import { oidcLogin, type Session } from './oidc-login.ts'
 import { isData, printData, printTable } from './output.ts'
 import { note, say } from './terminal.ts'
 import { typedSecrets } from './typed-secret.ts'
 
 interface LoginOptions {
-  user: string
+  user?: string
+  oidc?: boolean
+  open?: boolean
   fingerprint?: string
   ca?: string
   ttl: string
@@ -23,31 +27,42 @@ export function loginCommands(program: Command, context: () => Context): void {
   program
     .command('login')
     .description(
-      'log in at a root as a user, with the password from standard input; the commands that follow are asked as this user',
+      'log in at a root as a user, with the password from standard input or by an identity provider; the commands that follow are asked as this user',
     )
     .argument(
       '[url]',
       'of the root, for example https://root.example:7470 (else the one of the credential that is here)',
     )
-    .requiredOption('--user <name>', 'the user')
+    .option('--user <name>', 'the user')
+    .option('--oidc', 'log in with a browser of this machine, by the identity provider of the root (root.oidc)')
+    .option('--open', 'with --oidc: also open that browser (xdg-open)')
     .option(
       '--fingerprint <hex>',
       'SHA-256 of the certificate of the mesh’s authority, by which the root is known at the first time',
     )
     .option('--ca <file>', 'the certificate of the mesh’s authority, instead of its fingerprint')
     .option('--ttl <duration>', 'how long the session lasts, at most 30d', '12h')
-    .action(async (url: string | undefined, { user, ttl, ...known }: LoginOptions) => {
-      const here = context()
-      const ttlSeconds = secondsOf(ttl, '--ttl')
-      const root = await rootAt(url, known, here)
-      const [password = ''] = await typedSecrets(['Password'])
-      const client = new RootClient({ ...root, token: 'none' })
-      const answer = await client.ask('POST', '/v1/login', { body: { user, password, ttlSeconds } })
-      await save(loginPath(here), { ...root, token: answer.token ?? '' })
-      const { expiresAt } = answer
-      if (isData(here)) return printData({ user, url: root.url, expiresAt, credential: loginPath(here) }, here)
-      say(`logged in as ${user} at ${root.url}, until ${new Date(expiresAt).toISOString()}`)
-    })
+    .action(
+      async (url: string | undefined, { user: name, oidc = false, open = false, ttl, ...known }: LoginOptions) => {
+        const here = context()
+        if (oidc === (name !== undefined))
+          throw new MeshError('USAGE', { reason: 'who logs in', remedy: 'Give either --user NAME or --oidc.' })
+        const ttlSeconds = secondsOf(ttl, '--ttl')
+        const root = await rootAt(url, known, here)
+        const client = new RootClient({ ...root, token: 'none' })
+        const show = (address: string) => {
+          note(`Log in with a browser of this machine: ${address}`)
+          if (open) openBrowser(address)
+        }
+        const { user, token, expiresAt } =
+          name === undefined
+            ? await oidcLogin(client, { ttlSeconds, show })
+            : await byPassword(client, name, ttlSeconds)
+        await save(loginPath(here), { ...root, token })
+        if (isData(here)) return printData({ user, url: root.url, expiresAt, credential: loginPath(here) }, here)
+        say(`logged in as ${user} at ${root.url}, until ${new Date(expiresAt).toISOString()}`)
+      },
+    )
 
   program
     .command('logout')
@@ -86,6 +101,12 @@ export function loginCommands(program: Command, context: () => Context): void {
         me.organisations.map(({ name, namespaces, permissions }) => [name, namespaces, permissions.join(' ')]),
       )
     })
+}
+
+async function byPassword(client: RootClient, user: string, ttlSeconds: number): Promise<Session> {
+  const [password = ''] = await typedSecrets(['Password'])
+  const { token = '', expiresAt } = await client.ask('POST', '/v1/login', { body: { user, password, ttlSeconds } })
+  return { user, token, expiresAt }
 }
 
 const BY = { credential: 'the credential of the root', token: 'an API token', session: 'a session' } as const

@@ -1,4 +1,4 @@
-/* Written by .config/docs/api-types.ts from the document of the API. 2c37e1c6d04d82492d3df150f40603535684302be254f8f43819f167e0a03558 */
+/* Written by .config/docs/api-types.ts from the document of the API. ba5bc56aef858e560451e7b74f26e5d39627c9bfbb669f1f9f2911e8df252128 */
 
 export interface paths {
   '/v1/apps': {
@@ -824,6 +824,40 @@ export interface paths {
     post?: never
     /** Revokes an API token, or ends a session; what it has open is cut */
     delete: operations['revokeApiToken']
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/v1/login/oidc': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    get?: never
+    put?: never
+    /** Begins a login by the identity provider, for a program that listens on 127.0.0.1 */
+    post: operations['beginOidcLogin']
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/v1/login/oidc/finish': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    get?: never
+    put?: never
+    /** Ends a login by the identity provider with a session */
+    post: operations['finishOidcLogin']
+    delete?: never
     options?: never
     head?: never
     patch?: never
@@ -3780,6 +3814,72 @@ export interface operations {
         content: {
           'application/json': {
             deleted: string[]
+          }
+        }
+      }
+    }
+  }
+  beginOidcLogin: {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    requestBody: {
+      content: {
+        'application/json': {
+          /** @description Of `http://127.0.0.1:PORT/callback`. */
+          port: number
+        }
+      }
+    }
+    responses: {
+      /** @description Begins a login by the identity provider, for a program that listens on 127.0.0.1 */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            /** @description A secret, with which it is finished. */
+            login: string
+            /** @description Where somebody logs in, with a browser of this machine. */
+            url: string
+            expiresAt: number
+          }
+        }
+      }
+    }
+  }
+  finishOidcLogin: {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    requestBody: {
+      content: {
+        'application/json': {
+          login: string
+          /** @description The query with which the provider sent the browser back. */
+          answer: string
+          ttlSeconds?: number
+        }
+      }
+    }
+    responses: {
+      /** @description Ends a login by the identity provider with a session */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            user: string
+            token: string
+            expiresAt: number
           }
         }
       }

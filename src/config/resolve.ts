@@ -3,6 +3,7 @@ import { Settings } from 'typebox/system'
 import { MeshError } from '../core/errors.ts'
 import { nearest } from '../core/kit/suggest.ts'
 import { gatewayFaults } from './gateway.ts'
+import { oidcFaults } from './oidc.ts'
 import { Config, type PartialConfig } from './schema.ts'
 import { wordsFor } from './shapes.ts'
 
@@ -27,7 +28,7 @@ export function resolveConfig(base: Config, ...layers: readonly PartialConfig[])
     })
   if (faults.length > 0) throw new MeshError('CONFIG_INVALID', { faults: [...new Set(faults)] })
   const config = merged as Config
-  const further = gatewayFaults(config.agent)
+  const further = [...gatewayFaults(config.agent), ...oidcFaults(config.root.oidc)]
   if (further.length > 0) throw new MeshError('CONFIG_INVALID', { faults: further })
   return config
 }

@@ -31,6 +31,57 @@ const Strategies = Type.Array(Type.String({ minLength: 1, maxLength: 4_096 }), {
     'modules with further strategies of placement (docs/scheduling.md), the same for the root and every cluster',
 })
 
+/** Login by OpenID Connect (docs/tenants.md). */
+const OidcConfig = Type.Object(
+  {
+    issuer: text('the identity provider by which people may log in, as its ID tokens name it', {
+      pattern: SHAPES.issuer[0],
+      maxLength: 500,
+    }),
+    clientId: text('as whom it knows the root', { pattern: SHAPES.claim[0] }),
+    clientSecretFile: Type.Optional(
+      text('a file with the secret for that; none for a public client', { pattern: SHAPES.file[0] }),
+    ),
+    scopes: Type.Array(text('a scope', { pattern: SHAPES.claim[0] }), {
+      minItems: 1,
+      maxItems: 20,
+      description: 'what it is asked for; `openid` must be one of them',
+    }),
+    userClaim: text('the claim that names the user; one that people cannot change themselves', {
+      pattern: SHAPES.claim[0],
+    }),
+    groupsClaim: text('the claim with the groups of the user', { pattern: SHAPES.claim[0] }),
+    users: Type.Enum(['matched', 'created'], {
+      description: '`matched`: who has been created without a password may log in; `created`: others are created, too',
+    }),
+    organisation: Type.Optional(
+      Name('the organisation of users that are created; by default that of their first role'),
+    ),
+    roles: Type.Array(
+      Type.Object(
+        {
+          group: Type.String({ minLength: 1, maxLength: 200 }),
+          role: Type.Enum([
+            'administrator',
+            'organisation-administrator',
+            'application-provider',
+            'infrastructure-provider',
+            'viewer',
+          ]),
+          organisation: Type.Optional(Name('the organisation')),
+        },
+        closed,
+      ),
+      {
+        maxItems: 1_000,
+        description:
+          '`{group, role, organisation}`: the roles of a group, which a login gives in place of those that the user had; without any, roles are given by `hedgerow user`',
+      },
+    ),
+  },
+  closed,
+)
+
 const RootConfig = Type.Object(
   {
     listen: HostPort('where clusters and the CLI connect'),
@@ -44,6 +95,7 @@ const RootConfig = Type.Object(
       description: 'a cluster that is silent for this long loses its instances to the others',
     }),
     strategies: Strategies,
+    oidc: OidcConfig,
   },
   closed,
 )

@@ -17,6 +17,11 @@ export const SHAPES = {
   ],
   file: ['^/[^\\0]{1,4000}$', 'an absolute path of a file'],
   protocolName: ['^[\\x21-\\x7e]{1,32}$', 'a protocol name of ALPN, for example h2 or http/1.1'],
+  issuer: [
+    '^(off|https://[^\\s/?#]+[^\\s?#]*|http://(127(\\.\\d{1,3}){3}|localhost|\\[::1\\])(:\\d{1,5})?(/[^\\s?#]*)?)$',
+    'off, or the URL of an identity provider that begins with https://; http:// on this machine only',
+  ],
+  claim: ['^[\\x21-\\x7e]{1,200}$', 'the name of a claim, for example groups'],
   url: ['^https://', 'a URL that begins with https://'],
   collector: [
     '^(off|https?://[^\\s/]+.*)$',

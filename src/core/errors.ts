@@ -33,6 +33,9 @@ export const ERRORS = {
   API_TOKEN_UNKNOWN: ['API token {id} was not found', 'the API token was not found'],
   QUOTA_EXCEEDED: ['the organisation {organisation} would have more than its quota', 'the quota would be exceeded'],
   LOGIN_REFUSED: ['the user or the password is wrong'],
+  OIDC_REFUSED: ['the login at {issuer} does not count here', 'the login does not count here'],
+  OIDC_OFF: ['this root has no login by an identity provider'],
+  PROVIDER_FAILED: ['the identity provider {issuer} does not answer as it should'],
   // flows
   NO_INSTANCE: ['no instance of {service} is running', 'no instance is running'],
   NO_PATH: ['no path to {node|address} works[; tried {tried}]', 'no path to the node works[; tried {tried}]'],
@@ -134,6 +137,8 @@ export const REMEDIES: Partial<Record<ErrorCode, string>> = {
   TOKEN_REFUSED: 'Create a new token with `hedgerow token create`: each works only once, and expires.',
   UNAUTHENTICATED:
     'The admin credential is the root’s <state>/root/admin.json: copy it here, or name it with --credential.',
+  OIDC_OFF: 'Log in with --user and a password; the operator of the root sets root.oidc.issuer.',
+  PROVIDER_FAILED: 'Try again later; the operator of the root checks root.oidc (docs/tenants.md).',
   INTERCEPT_FAILED: 'Host mode needs root or CAP_NET_ADMIN; loopback mode (the default) needs neither.',
   CLOCK_SKEW: 'Set the clock (`timedatectl set-ntp true`), then try again.',
   DISK_FULL: 'Free some space there; hedgerow then continues to write by itself.',

@@ -16,6 +16,7 @@ import { certificateCheck, linkCheck, readinessChecks } from './role-checks.ts'
 import { serveRoleSocket } from './role-socket.ts'
 import { loadStrategies } from './strategies.ts'
 import { Cluster } from '../orchestrator/cluster/cluster.ts'
+import { secretIn } from '../orchestrator/root/people/oidc.ts'
 import { Root } from '../orchestrator/root/root.ts'
 
 /** A role that runs, with its health endpoints: what it says of itself, and its end. */
@@ -52,7 +53,8 @@ export function startRoot({ dir, config, version }: RootParts, log: Log): Promis
       await openPrivateDirectory(dir)
       life.defer(background.logTo(log))
       const metrics = openMetrics('root')
-      const { listen, publicUrl, vipRestSeconds, clusterLostSeconds } = config
+      const { listen, publicUrl, vipRestSeconds, clusterLostSeconds, oidc } = config
+      if (oidc.issuer !== 'off' && oidc.clientSecretFile !== undefined) secretIn(oidc.clientSecretFile) // now, not at the first login
       const root = life.use(
         await Root.start(
           {
@@ -62,6 +64,7 @@ export function startRoot({ dir, config, version }: RootParts, log: Log): Promis
             clusterLostSeconds,
             strategies: await loadStrategies(config.strategies),
             version,
+            ...(oidc.issuer === 'off' ? {} : { oidc }),
             ...(publicUrl === undefined ? {} : { publicUrl }),
           },
           log,

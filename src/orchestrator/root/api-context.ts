@@ -11,6 +11,7 @@ import type { NodeDirectory } from './node-directory.ts'
 import type { LargeSubmissions } from './large-submission.ts'
 import type { Reconciler } from './reconciler.ts'
 import type { Audit } from './people/audit.ts'
+import type { Oidc } from './people/oidc.ts'
 import type { OpenRequests } from './people/open-requests.ts'
 import type { Passwords } from './people/passwords.ts'
 import type { People } from './people/people.ts'
@@ -46,6 +47,8 @@ export interface ApiContext {
   live: Live
   people: People
   passwords: Passwords
+  /** Where it is configured. */
+  oidc: Oidc | undefined
   audit: Audit
   openRequests: OpenRequests
   /** What whoever asks may see; everything else here holds no more than that (people/scoped.ts). */

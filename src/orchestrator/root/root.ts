@@ -35,6 +35,7 @@ import { NodeDirectory } from './node-directory.ts'
 import { pageRoutes } from './page.ts'
 import { admitRequest } from './people/callers.ts'
 import { Audit } from './people/audit.ts'
+import { Oidc, type OidcOptions } from './people/oidc.ts'
 import { LOOK_MS, OpenRequests } from './people/open-requests.ts'
 import { Passwords } from './people/passwords.ts'
 import { People } from './people/people.ts'
@@ -66,6 +67,8 @@ export interface RootOptions {
   certificateGraceDays?: number
   /** Strategies beside those that are built in; every cluster needs them too. */
   strategies?: Strategies
+  /** The identity provider by which people may log in. */
+  oidc?: OidcOptions
   version?: string
   clock?: Clock
 }
@@ -172,6 +175,7 @@ async function openState(life: Lifetime, options: RootOptions, parentLog: Log, m
     version = '0.0.0',
     vipRestSeconds = 3_600,
     certificateGraceDays: graceDays,
+    oidc,
   } = options
   const log = parentLog.child({ part: 'root' })
   const store = life.use(RootStore.open(dir))
@@ -196,6 +200,7 @@ async function openState(life: Lifetime, options: RootOptions, parentLog: Log, m
     events,
     people,
     passwords: new Passwords(() => clock.now()),
+    oidc: oidc && new Oidc(oidc, { people, store, clock }),
     audit,
     openRequests,
     secrets: new Secrets(dir, store, clock),

@@ -11,16 +11,31 @@ export function sessionCookie(token: string, seconds: number): string {
   return `${SESSION_COOKIE}=${token}; Path=/; Max-Age=${seconds}; Secure; HttpOnly; SameSite=Strict`
 }
 
-export function clearedCookie(): string {
-  return `${SESSION_COOKIE}=; Path=/; Max-Age=0; Secure; HttpOnly; SameSite=Strict`
+/** Of a login by an identity provider: it has to come back from there, by a link of another site (Lax). */
+export const LOGIN_COOKIE = '__Host-hedgerow-login'
+
+export function loginCookie(login: string): string {
+  return `${LOGIN_COOKIE}=${login}; Path=/; Max-Age=600; Secure; HttpOnly; SameSite=Lax`
+}
+
+export function loginIn({ cookie }: IncomingHttpHeaders): string | undefined {
+  return onlyOne(cookie, LOGIN_COOKIE)
+}
+
+export function clearedCookie(name: string = SESSION_COOKIE): string {
+  return `${name}=; Path=/; Max-Age=0; Secure; HttpOnly; SameSite=Strict`
 }
 
 /** The session in the cookie, where the page of this root asks. */
 export function sessionIn({ cookie, 'sec-fetch-site': site }: IncomingHttpHeaders): string | undefined {
-  if (cookie === undefined || site !== 'same-origin') return undefined
+  return site === 'same-origin' ? onlyOne(cookie, SESSION_COOKIE) : undefined
+}
+
+function onlyOne(cookie: string | undefined, wanted: string): string | undefined {
+  if (cookie === undefined) return undefined
   const found = cookie.split(';').flatMap((part) => {
     const [name = '', value = ''] = part.trim().split('=', 2)
-    return name === SESSION_COOKIE ? [value] : []
+    return name === wanted ? [value] : []
   })
   return found.length === 1 ? found[0] : undefined
 }

@@ -24,6 +24,8 @@ export interface User {
   organisation?: string
   grants: readonly Grant[]
   password?: PasswordHash
+  /** As whom an identity provider knows it: nobody else of that provider can become it. */
+  oidc?: { issuer: string; subject: string }
   createdAt: number
 }
 

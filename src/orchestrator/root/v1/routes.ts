@@ -12,6 +12,7 @@ import type { Grant } from '../people/roles.ts'
 import { auditOperation } from './audit.ts'
 import { CONNECTIONS } from './connections.ts'
 import { LOGINS } from './logins.ts'
+import { OIDC_LOGINS, OIDC_PAGES, oidcPages } from './oidc-logins.ts'
 import { OWNERS } from './owners.ts'
 import { PEOPLE } from './people.ts'
 import { scopedContext } from '../people/scoped.ts'
@@ -37,6 +38,7 @@ export const OPERATIONS: readonly Operation[] = [
   ...PEOPLE,
   ...CONNECTIONS,
   ...LOGINS,
+  ...OIDC_LOGINS,
   ...OWNERS,
   auditOperation,
 ]
@@ -80,6 +82,7 @@ export function v1Routes(app: App, context: ApiContext): void {
     for (const operation of OPERATIONS.filter(isBytes)) addRoute(scope as App, operation, { context, repeats })
     done()
   })
+  oidcPages(app, context)
   const document = JSON.stringify(documentOf(OPERATIONS, context.version))
   app.get('/openapi.json', { config: { needs: 'self' } }, (_request, reply) =>
     reply.type('application/json; charset=utf-8').send(document),
@@ -232,7 +235,7 @@ async function once(
 export function methodsAt(path: string, operations: readonly Pick<Operation, 'method' | 'path'>[]): string[] {
   const fits = operations.filter((operation) => isAt(path, `/v1${operation.path}`))
   const methods = new Set(fits.map(({ method }) => method.toUpperCase()))
-  if (path === '/v1/openapi.json') methods.add('GET')
+  if (path === '/v1/openapi.json' || OIDC_PAGES.includes(path)) methods.add('GET')
   return methods.has('GET') ? [...methods, 'HEAD'].sort() : [...methods].sort()
 }
 
