@@ -5,7 +5,7 @@ import { Program } from '../src/lab/program.ts'
 
 /** A test that is ended by force leaves no program behind, although the lab starts each in a process group of its own. */
 
-t.setTimeout(120_000)
+t.setTimeout(280_000)
 const RUNNER = resolve(import.meta.dirname, 'run.ts')
 const FIXTURE = `
   import t from '${import.meta.resolve('tap')}'

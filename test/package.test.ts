@@ -13,7 +13,7 @@ import './support/no-orphans.ts'
 const REPOSITORY = resolve(import.meta.dirname, '..')
 const folder = await realpath(await mkdtemp(join(tmpdir(), 'hedgerow-package-')))
 await chmod(folder, 0o755) // as root, instances are users of their own, and must get at their program
-t.setTimeout(170_000)
+t.setTimeout(280_000)
 t.teardown(() => rm(folder, { recursive: true, force: true }))
 
 /** npm as on a new machine: nothing of this repository in its environment. */

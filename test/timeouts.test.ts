@@ -38,7 +38,7 @@ import { tcp, world } from './resolver/world.ts'
 
 const CONNECTIONS = 200
 
-t.setTimeout(120_000) // a dozen listeners, one after the other, on a machine that does other things too
+t.setTimeout(280_000) // a dozen listeners, one after the other, on a machine that does other things too
 /** Of buffers, at both ends of all of them: all are in this process. */
 const MOST_BYTES = 32 * 1024 * 1024
 const LIMIT_MS = 1_000

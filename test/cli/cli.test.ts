@@ -24,7 +24,7 @@ interface Row {
   node?: string
 }
 
-t.setTimeout(150_000)
+t.setTimeout(280_000)
 const machines = await Machines.make()
 t.teardown(() => machines[Symbol.asyncDispose]())
 const base = await freeBase(FIRST_PORT)

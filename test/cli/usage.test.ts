@@ -17,7 +17,7 @@ import { noOtherUsers } from '../support/other-users.ts'
 
 /** What can go wrong before anything runs: typed wrongly, configured wrongly, state that cannot be used. */
 
-t.setTimeout(150_000) // a process for each command
+t.setTimeout(280_000) // a process for each command
 
 t.test('what is typed wrongly is answered with what is right, code 2', async (t) => {
   await using machines = await Machines.make()

@@ -10,7 +10,7 @@ import { heard } from '../support/heard.ts'
 /* What becomes of the command when `with-proxy` itself is killed with SIGKILL. */
 
 const ROOT = resolve(import.meta.dirname, '../..')
-t.setTimeout(60_000)
+t.setTimeout(280_000)
 
 /** A process that runs a command as `hedgerow with-proxy` does; resolves to the first line that the command prints. */
 async function run(...command: readonly string[]) {

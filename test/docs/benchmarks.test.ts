@@ -7,7 +7,7 @@ import '../support/no-orphans.ts'
 
 /* The commands of docs/benchmarks.md are typed where short parameters behind them make them short. */
 
-t.setTimeout(170_000)
+t.setTimeout(280_000)
 const [commands = [], ...others] = commandsOf('docs/benchmarks.md')
 
 const SHORT = {

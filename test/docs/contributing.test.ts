@@ -9,7 +9,7 @@ import '../support/no-orphans.ts'
 
 /* The commands of CONTRIBUTING.md are typed, line by line; the one thing that is filled in is the URL of the clone. */
 
-t.setTimeout(170_000)
+t.setTimeout(280_000)
 const [setUp = [], ...others] = commandsOf('CONTRIBUTING.md')
 
 /** Why a line is not typed here. */

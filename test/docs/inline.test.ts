@@ -21,7 +21,7 @@ const PAGES = ['README.md', 'ARCHITECTURE.md', 'CHANGELOG.md', 'CONTRIBUTING.md'
 const PROGRAMS =
   /^(?:apt-get|command|conntrack|curl|dig|docker|getent|git|hedgerow|ip|iptables|journalctl|kill|nft|node|npm|npx|ping|podman|ss|sysctl|systemctl|systemd-\w+|tc|unshare) \S/
 
-t.setTimeout(170_000)
+t.setTimeout(280_000)
 /** Of a program that only says its help: many start at once. */
 const SLOW = { timeoutMs: 60_000 }
 

@@ -11,7 +11,7 @@ import { LAUNCHER } from '../support/launcher.ts'
 
 /** docs/lab.md: its files are read, its commands are typed, its test runs. */
 
-t.setTimeout(170_000)
+t.setTimeout(280_000)
 const skip = (await lackingFor('namespaces')) ?? false
 const blocks = blocksOf(page('docs/lab.md'))
 const folder = await mkdtemp(join(tmpdir(), 'hedgerow-lab-doc-'))

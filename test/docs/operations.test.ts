@@ -16,7 +16,7 @@ import { LAUNCHER } from '../support/launcher.ts'
  * `hedgerow` is this clone's, found by PATH.
  */
 
-t.setTimeout(170_000)
+t.setTimeout(280_000)
 const skip = (await lackingFor('namespaces')) ?? false
 const blocks = blocksOf(page('docs/operations.md')).filter(({ syntax }) => syntax === 'sh')
 

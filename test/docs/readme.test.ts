@@ -13,7 +13,7 @@ import { LAUNCHER } from '../support/launcher.ts'
 
 /** What the README says to type is typed, as it stands: on one machine, then on several behind NATs. */
 
-t.setTimeout(170_000)
+t.setTimeout(280_000)
 const skip = (await lackingFor('namespaces')) ?? false
 const blocks = blocksOf(page('README.md'))
 const folder = await mkdtemp(join(tmpdir(), 'hedgerow-readme-'))

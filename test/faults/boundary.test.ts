@@ -11,7 +11,7 @@ import { LAUNCHER } from '../support/launcher.ts'
  * Where nothing separates instances from the agent, this is said.
  */
 
-t.setTimeout(120_000)
+t.setTimeout(280_000)
 const SEPARATION = resolve(import.meta.dirname, '../../src/orchestrator/worker/separation.ts')
 const isRoot = process.getuid?.() === 0
 

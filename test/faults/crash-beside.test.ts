@@ -16,7 +16,7 @@ import { heard } from '../support/heard.ts'
  * the next agent has the same prefix; the flows of the old one go on.
  */
 
-t.setTimeout(170_000)
+t.setTimeout(280_000)
 
 t.test('killed beside a predecessor that drains: the next agent has the prefix, and the old flows go on', async (t) => {
   await using machines = await Machines.make()

@@ -15,7 +15,7 @@ import { LAUNCHER } from '../support/launcher.ts'
 
 const FILES = 256
 const SILENT = 300
-t.setTimeout(180_000)
+t.setTimeout(280_000)
 
 /** Where a process listens for TCP over IPv4 (proc(5), net/tcp: state 0A). */
 function listenersOf(pid: number): Array<{ host: string; port: number }> {

@@ -22,7 +22,7 @@ import { digestOf, echo, serve, until } from '../proxy/world.ts'
 const CART = 'shop.acme.cart.prod'
 const STOCK = 'shop.acme.stock.prod'
 
-t.setTimeout(120_000) // megabytes through TLS, beside other test files on the same cores
+t.setTimeout(280_000) // megabytes through TLS, beside other test files on the same cores
 
 t.test('the link is cut again and again while a flow carries bytes: none is lost, none comes twice', async (t) => {
   await using it = await world()

@@ -54,7 +54,7 @@ function fill(dir: string): () => void {
 
 const SERVER = "require('http').createServer((q, r) => r.end()).listen(process.env.PORT, process.env.HOST)"
 
-t.setTimeout(240_000)
+t.setTimeout(280_000)
 
 t.test('instances on a node whose state disk is full', { skip }, async (t) => {
   const disk = smallDisk(t, 2_048)

@@ -10,7 +10,7 @@ import { LAUNCHER } from '../support/launcher.ts'
  * As process 1 of a container: orphans are reaped, `hedgerow restart` does not end the container, and SIGTERM does.
  */
 
-t.setTimeout(120_000)
+t.setTimeout(280_000)
 const skip = process.getuid?.() === 0 ? false : 'optional: needs root, for a process namespace'
 
 /** Prints one word for each fact; the program under test is process 1, so this runs beside it. */

@@ -20,7 +20,7 @@ import { sla } from '../walks/mesh.ts'
  * An agent that the kernel or V8 ends all the same leaves its instances running, and its supervisor starts it again.
  */
 
-t.setTimeout(240_000)
+t.setTimeout(280_000)
 const MIB = 2 ** 20
 let groupsMade = 0
 

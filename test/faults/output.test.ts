@@ -27,7 +27,7 @@ import { heard } from '../support/heard.ts'
  * while nobody else can have read it was not held up.
  */
 
-t.setTimeout(180_000)
+t.setTimeout(280_000)
 const PIPE_BYTES = 64 * 1024
 const { instance } = assignmentOf()
 let agents = 0

@@ -25,7 +25,7 @@ import { LAUNCHER } from '../support/launcher.ts'
  * A role as a process: what stalls or fails beside it, the signals it gets, a start that fails, an exception.
  */
 
-t.setTimeout(240_000)
+t.setTimeout(280_000)
 const machines = await Machines.make()
 t.teardown(() => machines[Symbol.asyncDispose]())
 const base = await freeBase(19_600)

@@ -21,7 +21,7 @@ import { EVERY_LISTENER } from './every-listener.ts'
  * comes back. Nothing that runs ends, and what can be had again is there again by itself.
  */
 
-t.setTimeout(180_000)
+t.setTimeout(280_000)
 const skip = (await lacking()) ?? false
 
 for (const { name, protocol, taken, open } of EVERY_LISTENER) {

@@ -6,7 +6,7 @@ import { floodOpens, MAX_FLOWS } from './open-flood.ts'
 /** The same with a million: `node .config/node24.cjs test/flood/open-flood.ts`. */
 const OPENS = 100_000
 
-t.setTimeout(120_000)
+t.setTimeout(280_000)
 
 /** What one peer may have open to one instance. */
 const most = Math.ceil(Math.ceil(MAX_FLOWS * SHARE_LIMITS.ofFlows) * SHARE_LIMITS.ofFlows)

@@ -1,7 +1,7 @@
 import t from 'tap'
 import { Fuzzer, loadTargets } from './fuzzer.ts'
 
-t.setTimeout(170_000)
+t.setTimeout(280_000)
 
 /**
  * The short form of `npm run fuzz`: the kept corpus, and the same mutations on every machine, until so many in a row have shown

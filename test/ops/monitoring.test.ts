@@ -15,7 +15,7 @@ import { prometheusFolder } from './prometheus.ts'
 
 /** What Prometheus and Grafana are given: metrics, alert rules, boards. */
 
-t.setTimeout(240_000) // the package is fetched where it is not installed
+t.setTimeout(280_000) // the package is fetched where it is not installed
 
 const EXAMPLES = resolve(import.meta.dirname, '../../examples')
 const folderOfTools = prometheusFolder()

@@ -6,7 +6,7 @@ import { mesh, sla, until, type InstanceRow, type World } from './mesh.ts'
 
 /* A changed document, and the instances that run. */
 
-t.setTimeout(120_000) // a busy machine takes several times as long
+t.setTimeout(280_000) // a busy machine takes several times as long
 const CART = 'shop.acme.cart.prod'
 
 const apply = (world: World, service: Record<string, unknown>) =>

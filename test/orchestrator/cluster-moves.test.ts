@@ -9,7 +9,7 @@ import { specOf } from './specs.ts'
 
 /** Instances that run and go to another cluster: by a person, from a node that drains, for a constraint. With calls: test/walks. */
 
-t.setTimeout(120_000) // a busy machine takes several times as long
+t.setTimeout(280_000) // a busy machine takes several times as long
 
 const CART = 'shop.acme.cart.prod.0'
 const apply = (world: World, ...services: Record<string, unknown>[]) =>

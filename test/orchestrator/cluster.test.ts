@@ -13,7 +13,7 @@ import type { FeedMessage } from '../../src/core/model/change.ts'
 import { type FakeNode, mesh, sla, until, type World } from './mesh.ts'
 import { assignmentOf, serviceOf } from './specs.ts'
 
-t.setTimeout(120_000) // a busy machine takes several times as long
+t.setTimeout(280_000) // a busy machine takes several times as long
 const SERVICE = 'shop.acme.cart.prod'
 const KEY = 'shop.acme.cart'
 const limit = () => AbortSignal.timeout(30_000)
@@ -332,13 +332,14 @@ t.test('a lost node is seen in tables at once, its instances move, and it ends t
   ])
   const twice = async () =>
     (await world.instances()).flatMap((row) => ('mayAlsoRunOn' in row ? [[row.id, row.mayAlsoRunOn]] : []))
+  await until(async () => (await twice()).length > 0, 'the root knows')
   t.same(await twice(), [[`${SERVICE}.1`, ['edge/n2']]], 'the instances say that one may run twice')
   const again = await world.node('n2')
   again.has.set(`${SERVICE}.1`, assignmentOf({}, 1))
   again.uplink.report({ instance: `${SERVICE}.1`, generation: 1, state: 'running', restarts: 0 })
   await until(() => again.has.size === 0, 'it ended what had moved elsewhere')
   t.match(await world.api.call('GET', '/nodes'), [{ silentMs: Number }, { condition: 'alive', silentMs: Number }])
-  t.same(await twice(), [], 'and runs once')
+  await until(async () => (await twice()).length === 0, 'the root knows that it runs once')
 })
 
 t.test(

@@ -40,7 +40,7 @@ if (skip === false && process.env[INSIDE] === undefined) {
 
 const NOWHERE = { readJson: () => undefined, put: async () => undefined }
 const IMAGE = 'busy:1'
-t.setTimeout(120_000)
+t.setTimeout(280_000)
 let engine: Engine | undefined
 if (skip !== false) t.test('containers', { skip }, () => Promise.resolve())
 else {

@@ -4,7 +4,7 @@ import { mesh, sla, until, type World } from './mesh.ts'
 
 /** Nodes that are given nothing new: because somebody says so, or because they go and come back. */
 
-t.setTimeout(120_000) // a busy machine takes several times as long
+t.setTimeout(280_000) // a busy machine takes several times as long
 
 interface NodeRow {
   id: string

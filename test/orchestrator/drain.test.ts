@@ -4,7 +4,7 @@ import { mesh, sla, until, type World } from './mesh.ts'
 
 /** Nodes that are emptied: what goes on by itself, what waits, and what stays. With calls: test/walks/moves.test.ts. */
 
-t.setTimeout(120_000) // a busy machine takes several times as long
+t.setTimeout(280_000) // a busy machine takes several times as long
 
 const drain = (world: World, body: object = {}) => world.api.call<DrainStatus>('POST', '/nodes/edge/n1/drain', body)
 const status = (world: World) => world.api.call<DrainStatus>('GET', '/nodes/edge/n1/drain')

@@ -8,7 +8,7 @@ import { Cluster } from '../../src/orchestrator/cluster/cluster.ts'
 import { PeerLinks, type ManagedLink } from '../../src/orchestrator/link/peer-links.ts'
 import { FakeNode, mesh, sla, until } from './mesh.ts'
 
-t.setTimeout(120_000) // a busy machine takes several times as long
+t.setTimeout(280_000) // a busy machine takes several times as long
 /* Two processes with copies of one state directory. */
 
 t.test('a second process of a node is refused on both sides, and runs nothing', async (t) => {

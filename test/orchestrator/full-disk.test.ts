@@ -4,7 +4,7 @@ import { Store } from '../../src/core/kit/store.ts'
 import { mesh, sla, until } from './mesh.ts'
 
 /** Root and cluster whose disk is full for a while: they stay, refuse what must be written, and know everything when there is room. */
-t.setTimeout(120_000)
+t.setTimeout(280_000)
 
 t.test('a full disk ends neither root nor cluster, and what nodes say meanwhile is not lost', async (t) => {
   await using world = await mesh()

@@ -24,7 +24,7 @@ import { freshDir, nodeWith } from './worker-node.ts'
 
 /* Jobs: tries, deadline, schedule, runs. */
 
-t.setTimeout(120_000)
+t.setTimeout(280_000)
 const JOB = 'shop.acme.cart.prod'
 const at = (text: string) => Date.parse(`2026-11-${text}Z`)
 const HOURLY = { cron: '0 * * * *' }

@@ -10,7 +10,7 @@ import { ManualClock } from '../support/manual-clock.ts'
 import { Cable } from './cable.ts'
 import { mesh, until, type World } from './mesh.ts'
 
-t.setTimeout(120_000) // a busy machine takes several times as long
+t.setTimeout(280_000) // a busy machine takes several times as long
 const limit = () => AbortSignal.timeout(30_000)
 
 /** Who issues, and where the root shows who has joined. */

@@ -15,7 +15,7 @@ import { freshDir } from './worker-node.ts'
 
 /** Instances that never run twice: who may start one, who ends it, and when its cluster may place it again. */
 
-t.setTimeout(120_000) // a busy machine takes several times as long
+t.setTimeout(280_000) // a busy machine takes several times as long
 
 const NEVER = new AbortController().signal
 

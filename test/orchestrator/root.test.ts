@@ -15,7 +15,7 @@ import { addressToIndex } from '../../src/orchestrator/root/vip-requests.ts'
 import { mesh, sla, until, type World } from './mesh.ts'
 import { specOf } from './specs.ts'
 
-t.setTimeout(120_000)
+t.setTimeout(280_000)
 
 t.test('a document that changes what an instance was started with restarts it', async (t) => {
   const before: ServiceRecord = { id: 'shop.acme.cart.prod', spec: specOf(), generation: 1, version: 1 }

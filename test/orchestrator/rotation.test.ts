@@ -13,7 +13,7 @@ import { silentLog } from '../../src/core/kit/log.ts'
 import { openMetrics } from '../../src/core/metrics.ts'
 import { mesh, until, type World } from './mesh.ts'
 
-t.setTimeout(120_000) // a busy machine takes several times as long
+t.setTimeout(280_000) // a busy machine takes several times as long
 
 type Node = Awaited<ReturnType<World['node']>>
 

@@ -34,7 +34,7 @@ import { noOtherUsers } from '../support/other-users.ts'
  * As root every run has a user and, where there are cgroups, a control group of its own.
  */
 
-t.setTimeout(120_000) // a busy machine takes several times as long
+t.setTimeout(280_000) // a busy machine takes several times as long
 const skip = noOtherUsers
 const node = process.execPath
 const SERVER =

@@ -8,7 +8,7 @@ import { mesh, sla, until, type World } from './mesh.ts'
 
 /* Services that start in the order of their connectivity. */
 
-t.setTimeout(120_000)
+t.setTimeout(280_000)
 
 /** Each calls those after its name, and starts after them. */
 function appOf(calls: Record<string, string[]>, more: Record<string, object> = {}) {

@@ -3,7 +3,7 @@ import { type FakeNode, mesh, sla, until, type World } from './mesh.ts'
 
 /* Updates as the root, a cluster and nodes that only pretend see them: when one waits, when there is a gap, and what rollback goes back to. */
 
-t.setTimeout(120_000)
+t.setTimeout(280_000)
 const CART = 'shop.acme.cart.prod'
 
 interface Applied {

@@ -37,11 +37,11 @@ t.test('what runs is changed by the API, each answer as the document says', asyn
   t.match((await post(`/v1/services/${CART}/rollback`)).body, { id: CART, revision: 1 })
   t.equal((await post(`/v1/services/${CART}/rollback`, { to: 77 })).status, 404)
   t.equal((await post(`/v1/services/${CART}/run`)).status, 400, 'it is no job')
-  await until(
-    async () => (await ask(world, `/v1/instances/${CART}.0`)).body.successor === undefined,
-    'the roll-out has ended',
-  )
-  await world.running(1)
+  const { generation } = (await ask(world, `/v1/services/${CART}`)).body
+  await until(async () => {
+    const [only] = await world.running(1)
+    return only !== undefined && only.generation === generation && !('successor' in only)
+  }, 'the roll-out has ended')
 
   // why, what it wrote, elsewhere
   t.match((await ask(world, `/v1/services/${CART}/explain?most=1`)).body, { service: CART })

@@ -15,7 +15,7 @@ import { Vips } from '../../src/orchestrator/root/vips.ts'
 import { parseSla } from '../../src/orchestrator/sla/parse.ts'
 import { mesh, sla, until } from './mesh.ts'
 
-t.setTimeout(120_000) // a busy machine takes several times as long
+t.setTimeout(280_000) // a busy machine takes several times as long
 const REST_MS = 3_600_000
 const RR = 'any.rr'
 

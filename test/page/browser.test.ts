@@ -9,7 +9,7 @@ if (!hasChromium) {
   process.exit()
 }
 
-t.setTimeout(150_000)
+t.setTimeout(280_000)
 const world = await shopMesh()
 const browser = await startChromium()
 t.teardown(async () => {

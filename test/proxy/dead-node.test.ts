@@ -6,7 +6,7 @@ import { echo, serve, until } from './world.ts'
 
 /** A node that is gone: what flows to it cost, how soon others are taken, how soon it is used again. */
 
-t.setTimeout(120_000)
+t.setTimeout(280_000)
 
 const CART = 'shop.acme.cart.prod'
 const LONE = 'shop.acme.lone.prod'

@@ -16,7 +16,7 @@ import { echo, keptLog, serve, until } from './world.ts'
 const CART = 'shop.acme.cart.prod'
 const STOCK = 'shop.acme.stock.prod'
 
-t.setTimeout(120_000) // thousands of connections, beside other test files on the same cores
+t.setTimeout(280_000) // thousands of connections, beside other test files on the same cores
 
 t.test('a semaphore lets in as many as it has places for, in order, each key by itself', async (t) => {
   const turns = new KeyedSemaphore<string>(2)

@@ -1,7 +1,7 @@
 import t from 'tap'
 import { relayLoad } from '../bench/relay-load.ts'
 
-t.setTimeout(120_000)
+t.setTimeout(280_000)
 
 /** The short form of `npm run bench:relay`: a real relay in a process of its own, killed. */
 t.test('a hundred nodes come, and come back by themselves when the relay restarts', async (t) => {

@@ -10,7 +10,7 @@ import { noOtherUsers } from '../support/other-users.ts'
  * An instance that leaves its session and clears its environment is still the instance it was.
  */
 
-t.setTimeout(120_000)
+t.setTimeout(280_000)
 
 /** Says on a line of the file in argv what a call to the VIP came to. */
 const CALL = `

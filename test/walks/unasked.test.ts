@@ -4,7 +4,7 @@ import t from 'tap'
 const canIsolate = spawnSync('unshare', ['-Urn', 'unshare', '-U', 'true']).status === 0
 const skip = canIsolate ? false : 'needs user namespaces'
 
-t.setTimeout(120_000)
+t.setTimeout(280_000)
 
 /** On a machine of its own, and without any capability. */
 function world(): Promise<Record<string, unknown>> {

@@ -46,7 +46,7 @@ async function since(startedAt: number, call: () => Promise<string>): Promise<nu
   return Math.round(performance.now() - startedAt)
 }
 
-t.setTimeout(60_000)
+t.setTimeout(280_000)
 
 t.test('scaled to nothing: refused; running again: served', async (t) => {
   await using mesh = await wholeMesh(['here', 'there'])

@@ -4,7 +4,7 @@ import { documentsOf } from './documents.ts'
 import { SCENARIOS, TINY } from './measures.ts'
 import { rowsOf, tableOf } from './rows.ts'
 
-t.setTimeout(170_000)
+t.setTimeout(280_000)
 
 /** Of each kind of process one scenario: the others differ in sizes. */
 const SHORT = [/^10,000 instances on/, /^agent with 170/, /^a document of/]
