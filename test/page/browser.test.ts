@@ -2,7 +2,8 @@ import t from 'tap'
 import type { Page } from 'playwright-core'
 import { fitted, layoutOf } from '../../src/page/model/map-layout.ts'
 import { send } from '../orchestrator/v1.ts'
-import { asked, axeFaults, complaints, hasChromium, logIn, PASSWORD, shopMesh, startChromium } from './browser.ts'
+import { asked, axeFaults, complaints, logIn, PASSWORD, shopMesh } from './browser.ts'
+import { hasChromium, startChromium } from './chromium.ts'
 
 if (!hasChromium) {
   t.pass('chromium is there', { skip: 'no chromium: apt-get install chromium' })

@@ -1,22 +1,13 @@
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
-import { type Browser, type BrowserContext, chromium, type Page } from 'playwright-core'
+import type { BrowserContext, Page } from 'playwright-core'
 import { buildPage } from '../../.config/page.ts'
-import { hasTool } from '../../src/lab/system-tools.ts'
 import { mesh, sla, until, type World } from '../orchestrator/mesh.ts'
-import { send } from '../orchestrator/v1.ts'
 
 /* A real browser before a real root: clusters and nodes on loopback, whose instances only pretend to run. */
 
-export const hasChromium = hasTool('chromium')
-
 export const PASSWORD = 'a long and quiet evening'
-
-/** The browser of the machine; as root it runs without a sandbox of its own, and sees nothing but our page. */
-export function startChromium(): Promise<Browser> {
-  return chromium.launch({ executablePath: '/usr/bin/chromium', args: ['--no-sandbox', '--disable-gpu'] })
-}
 
 /** Two clusters, a shop with something in trouble, and people of two organisations. */
 export async function shopMesh(): Promise<World> {
@@ -70,11 +61,10 @@ export function shop() {
   )
 }
 
-/** As the administrator. @throws Error when it is refused */
-export async function asked(world: World, method: string, path: string, body?: unknown): Promise<unknown> {
-  const answer = await send(world, path, { method, ...(body === undefined ? {} : { body }) })
-  if (answer.status >= 400) throw new Error(`${method} ${path}: ${answer.status} ${JSON.stringify(answer.body)}`)
-  return answer.body
+/** As the administrator. @throws MeshError when it is refused */
+export function asked(world: World, method: string, path: string, body?: unknown): Promise<unknown> {
+  const given = body === undefined ? {} : { body }
+  return world.api.ask(method as 'GET', path as '/v1/status', given)
 }
 
 /** What a page has complained of: errors, refusals by its policy, requests to another place. */

@@ -28,7 +28,7 @@ export interface Graph {
   height: number
 }
 
-export const BOX = { width: 176, height: 58 }
+export const BOX = { width: 212, height: 58 }
 const ACROSS = 96
 const DOWN = 22
 const PAD = 24
