@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { readdirSync, readFileSync } from 'node:fs'
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { join } from 'node:path'
 import { test } from 'tap'
@@ -200,14 +200,13 @@ test('an agent that closes while it starts a program leaves none that the next o
 
 test('the next agent finds both runs, and the newer one takes its place then', async (t) => {
   const dir = freshDir()
-  const slow = assignmentOf(
-    {
-      cmd: [node, '-e', `setTimeout(() => {${server('v2')[2]}}, 1500)`],
-      port: 80,
-    },
-    0,
-    2,
-  )
+  const go = join(dir, 'go')
+  const script = `const wait = setInterval(() => {
+    if (!require('fs').existsSync('${go}')) return
+    clearInterval(wait)
+    ${server('v2')[2]}
+  }, 20)`
+  const slow = assignmentOf({ cmd: [node, '-e', script], port: 80 }, 0, 2)
   const first = await nodeWith({ keepOnClose: true }, dir)
   first.worker.assign(work('v1', 1))
   const { pid } = await first.hears(generation(1))
@@ -220,6 +219,7 @@ test('the next agent finds both runs, and the newer one takes its place then', a
   const { worker } = second
   await worker.restored()
   t.match(worker.reports(), [{ generation: 1, state: 'running', pid, successor: { generation: 2 } }])
+  writeFileSync(go, '')
   worker.keepOnly([instance])
   await second.hears(generation(2))
   t.match(await ask(second), /^v2/)
