@@ -190,6 +190,17 @@ t.test('whoever may only look is offered nothing else', async (t) => {
   await others.close()
 })
 
+t.test('while the root is gone the page says so, and shows what it knew', async (t) => {
+  await open(page, '#/services')
+  await page.getByRole('link', { name: 'cart' }).waitFor()
+  await world.stopRoot()
+  await page.getByText('No connection to the root.').waitFor()
+  t.ok(await page.getByRole('link', { name: 'cart' }).isVisible())
+  await world.startRoot()
+  await page.locator('.linkstate.live').waitFor()
+  t.equal(await page.locator('p.lost').count(), 0, 'it goes on by itself, with the same session')
+})
+
 t.test('who has logged out is nobody, also in a tab that was left open', async (t) => {
   await page.getByRole('button', { name: 'Log out' }).click()
   await page.getByLabel('User', { exact: true }).waitFor()

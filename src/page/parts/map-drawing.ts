@@ -47,17 +47,21 @@ export function drawMap(
     context.lineWidth = (isChosen ? 2.5 : 1) / scale
     outlined(context, node, 8, colours.back, isChosen ? colours.accent : colours.line)
   }
+  const dots = Map.groupBy(
+    nodes.flatMap(({ dots }) => dots),
+    ({ tone, instance }) => `${tone} ${isShown(instance.service)}`,
+  )
   for (const tone of TONES) {
     context.fillStyle = colours[tone]
     context.beginPath()
     for (const { tone: own, x, y, width } of nodes) if (own === tone) dot(context, x + width - 12, y + 14, 3.5)
     context.fill()
     for (const isFull of [true, false]) {
+      const own = dots.get(`${tone} ${isFull}`) ?? []
+      if (own.length === 0) continue
       context.globalAlpha = isFull ? 1 : DIM
       context.beginPath()
-      for (const { dots } of nodes)
-        for (const { tone: own, x, y, instance } of dots)
-          if (own === tone && isShown(instance.service) === isFull) dot(context, x + 4, y + 4, DOT.size / 2)
+      for (const { x, y } of own) dot(context, x + 4, y + 4, DOT.size / 2)
       context.fill()
     }
     context.globalAlpha = 1
