@@ -38,9 +38,11 @@ async function lookedUp(what: string, container: string, argv: readonly string[]
   const lines: string[] = []
   for (const zone of ['local', 'internal']) {
     const name = `names.acme.web.prod.any.closest.${zone}`
-    const { code, stdout, stderr } = await run(['docker', 'exec', container, ...argv, name])
+    const { code, stdout, stderr } = await run(['docker', 'exec', container, ...argv, name], { timeoutMs: 60_000 })
     const found = new Set(stdout.split('\n').flatMap((line) => line.split(' ')[0] || []))
-    lines.push(`resolvers: ${what}: .${zone}: ${code === 0 ? [...found].join(' ') : `FAILS: ${stderr.trim()}`}`)
+    lines.push(
+      `resolvers: ${what}: .${zone}: ${code === 0 ? [...found].join(' ') : `FAILS with ${code}: ${stderr.trim()}`}`,
+    )
   }
   return lines
 }
