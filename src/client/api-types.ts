@@ -1,4 +1,4 @@
-/* Written by .config/docs/api-types.ts from the document of the API. ba5bc56aef858e560451e7b74f26e5d39627c9bfbb669f1f9f2911e8df252128 */
+/* Written by .config/docs/api-types.ts from the document of the API. 08996d290744cc4663e9011dccecb616761fb6b61e7e44b17e12b8f6d941aa39 */
 
 export interface paths {
   '/v1/apps': {
@@ -750,7 +750,8 @@ export interface paths {
       path?: never
       cookie?: never
     }
-    get?: never
+    /** How people log in here, beside name and password */
+    get: operations['getLoginWays']
     put?: never
     /** Begins a session by name and password: as a token, or as a cookie for a browser */
     post: operations['login']
@@ -3554,6 +3555,33 @@ export interface operations {
         }
         content: {
           'application/json': components['schemas']['Applied']
+        }
+      }
+    }
+  }
+  getLoginWays: {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description How people log in here, beside name and password */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            oidc?: {
+              /** @description The identity provider. */
+              issuer: string
+              /** @description Where a browser begins, on this root. */
+              url: string
+            }
+          }
         }
       }
     }

@@ -132,17 +132,17 @@ function answer(path: string, response: ServerResponse): void {
 
 function watch(response: ServerResponse): void {
   response.setHeader('content-type', 'text/event-stream')
-  const tell = (event: string, body: unknown) => response.write(`event: ${event}\ndata: ${JSON.stringify(body)}\n\n`)
-  tell('reset', { kinds: Object.keys(rows) })
+  const send = (event: string, body: unknown) => response.write(`event: ${event}\ndata: ${JSON.stringify(body)}\n\n`)
+  send('reset', { kinds: Object.keys(rows) })
   for (const [kind, all] of Object.entries(rows))
-    for (const row of all) tell(kind, { id: 'id' in row ? row.id : row.name, row })
-  tell('synced', {})
+    for (const row of all) send(kind, { id: 'id' in row ? row.id : row.name, row })
+  send('synced', {})
   let turn = 0
   const timer = setInterval(() => {
     for (let count = 0; count < CHANGES.count; count++) {
       const row = rows.instances[(turn++ * 37) % INSTANCES]
       if (row !== undefined)
-        tell('instances', { id: row.id, row: { ...row, state: turn % 2 === 0 ? 'running' : 'starting' } })
+        send('instances', { id: row.id, row: { ...row, state: turn % 2 === 0 ? 'running' : 'starting' } })
     }
   }, CHANGES.everyMs)
   response.on('close', () => clearInterval(timer))

@@ -34,12 +34,16 @@ type MakeProvider = new (
   configuration: object,
 ) => RealProvider & {
   Grant: new (of: object) => Grant
+  Client: { prototype: { redirectUriAllowed: (uri: string) => boolean } }
 }
 
 const UNTYPED: string = 'oidc-provider'
 
-/** `loggedIn`: who logs in next, and with what claims. */
-export async function realProvider(loggedIn: { sub: string; claims: object }) {
+/** `loggedIn`: who logs in next, and with what claims. `goesBack`: to what addresses, beside those of its client. */
+export async function realProvider(
+  loggedIn: { sub: string; claims: object },
+  goesBack: (uri: string) => boolean = () => false,
+) {
   const { Provider } = (await import(UNTYPED)) as { Provider: MakeProvider }
   const server = createServer()
   const issuer = await listening(server)
@@ -69,6 +73,11 @@ export async function realProvider(loggedIn: { sub: string; claims: object }) {
     jwks: { keys: [jwkOf(KEYS.privateKey)] },
     ttl: { Interaction: 60, Session: 60, Grant: 60, AccessToken: 60, IdToken: 60 },
   })
+  const { prototype } = provider.Client
+  const isRegistered = prototype.redirectUriAllowed
+  prototype.redirectUriAllowed = function (uri) {
+    return goesBack(uri) || isRegistered.call(this, uri)
+  }
   const answer = provider.callback()
   server.on('request', (request, response) => {
     if (!request.url?.startsWith('/interaction')) return answer(request, response)

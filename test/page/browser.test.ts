@@ -1,6 +1,8 @@
+import { join } from 'node:path'
 import t from 'tap'
 import type { Page } from 'playwright-core'
 import { fitted, layoutOf } from '../../src/page/model/map-layout.ts'
+import { CLIENT, realProvider } from '../orchestrator/identity-provider.ts'
 import { send } from '../orchestrator/v1.ts'
 import { asked, axeFaults, complaints, logIn, PASSWORD, shopMesh } from './browser.ts'
 import { hasChromium, startChromium } from './chromium.ts'
@@ -11,11 +13,28 @@ if (!hasChromium) {
 }
 
 t.setTimeout(280_000)
-const world = await shopMesh()
+const provider = await realProvider(
+  { sub: 'ann-1', claims: { preferred_username: 'Ann', groups: ['eng'] } },
+  (uri) => uri === `${world.credential.url}/v1/login/oidc/callback`,
+)
+const secret = join(t.testdir({ secret: CLIENT.secret }), 'secret')
+const world = await shopMesh({
+  oidc: {
+    issuer: provider.issuer,
+    clientId: CLIENT.clientId,
+    clientSecretFile: secret,
+    scopes: ['openid', 'profile'],
+    userClaim: 'preferred_username',
+    groupsClaim: 'groups',
+    users: 'created',
+    roles: [{ group: 'eng', role: 'viewer', organisation: 'acme' }],
+  },
+})
 const browser = await startChromium()
 t.teardown(async () => {
   await browser.close()
   await world[Symbol.asyncDispose]()
+  await provider[Symbol.asyncDispose]()
 })
 const { url } = world.credential
 const context = await browser.newContext({ ignoreHTTPSErrors: true, reducedMotion: 'reduce' })
@@ -187,6 +206,27 @@ t.test('whoever may only look is offered nothing else', async (t) => {
   // whose password is changed is not logged in any more
   await asked(world, 'PUT', '/v1/users/victor/password', { password: `${PASSWORD}, indeed` })
   await theirs.getByText('The session has ended. Log in again.').waitFor()
+  await others.close()
+})
+
+t.test('somebody logs in by the identity provider, and comes back to the page', async (t) => {
+  const others = await browser.newContext({ ignoreHTTPSErrors: true })
+  const theirs = await others.newPage()
+  await theirs.goto(`${url}/ui/`)
+  const link = theirs.getByRole('link', { name: `Log in with ${new URL(provider.issuer).host}` })
+  await link.waitFor()
+  t.same(await axeFaults(theirs), [], 'the login')
+  await link.click()
+  await theirs.locator('.linkstate.live').waitFor()
+  await theirs.getByRole('link', { name: 'Account of ann' }).waitFor()
+  await theirs.getByRole('link', { name: 'cart' }).waitFor()
+  t.equal(await theirs.evaluate('location.href'), `${url}/ui/#/services`)
+  await theirs.reload()
+  await theirs.getByRole('link', { name: 'Account of ann' }).waitFor()
+  provider.grants.refusal = { error: 'access_denied', error_description: 'not today' }
+  await theirs.goto(`${url}/v1/login/oidc`)
+  await theirs.getByText('access_denied: not today').waitFor()
+  t.equal((await theirs.goto(`${url}/v1/login/oidc/callback?code=x&state=y`))?.status(), 401, 'what was not begun')
   await others.close()
 })
 

@@ -3,6 +3,7 @@ import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import type { BrowserContext, Page } from 'playwright-core'
 import { buildPage } from '../../.config/page.ts'
+import type { OidcOptions } from '../../src/orchestrator/root/people/oidc.ts'
 import { mesh, sla, until, type World } from '../orchestrator/mesh.ts'
 
 /* A real browser before a real root: clusters and nodes on loopback, whose instances only pretend to run. */
@@ -10,9 +11,9 @@ import { mesh, sla, until, type World } from '../orchestrator/mesh.ts'
 export const PASSWORD = 'a long and quiet evening'
 
 /** Two clusters, a shop with something in trouble, and people of two organisations. */
-export async function shopMesh(): Promise<World> {
+export async function shopMesh(options: { oidc?: OidcOptions } = {}): Promise<World> {
   await buildPage(join(import.meta.dirname, '../../src/page/built'))
-  const world = await mesh({ clusters: ['berlin', 'munich'] })
+  const world = await mesh({ clusters: ['berlin', 'munich'], root: options })
   for (const [cluster, count] of [
     ['berlin', 3],
     ['munich', 2],

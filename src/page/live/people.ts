@@ -16,6 +16,9 @@ export type Quota = OrganisationRow['quota']
 
 export const whoAsks = (api: Api, signal?: AbortSignal) => api.get<Me>('/v1/me', signal)
 
+/** How people log in here, beside name and password. */
+export const loginWays = (api: Api, signal?: AbortSignal) => api.get<Answer<'getLoginWays'>>('/v1/login', signal)
+
 /** Its session is a cookie. */
 export const logIn = (api: Api, user: string, password: string) =>
   api.post<Answer<'login'>>('/v1/login', { user, password, cookie: true })

@@ -11,6 +11,11 @@ const TOKEN = 'hedgerow.token'
 const SESSION = 'hedgerow.session'
 
 export function keptAuth(): Auth | undefined {
+  if (location.hash === '#session') {
+    // back from the identity provider, with the cookie
+    keepAuth({ kind: 'session' })
+    history.replaceState(null, '', `${location.pathname}#/services`)
+  }
   const [, key] = /^#key=([\w.~-]{16,})$/.exec(location.hash) ?? []
   if (key !== undefined) {
     sessionStorage.setItem(TOKEN, key)

@@ -1,6 +1,6 @@
-import { useState } from 'preact/hooks'
+import { useEffect, useState } from 'preact/hooks'
 import { Api, ApiError } from '../live/api.ts'
-import { logIn } from '../live/people.ts'
+import { loginWays, logIn } from '../live/people.ts'
 import type { Auth } from '../live/session.ts'
 import { tokenIn } from '../model/typed-token.ts'
 
@@ -10,7 +10,7 @@ interface Props {
   enter: (auth: Auth) => void
 }
 
-/** By name and password, or with a token. */
+/** By name and password, by the identity provider of the root where it has one, or with a token. */
 export function Login({ problem, enter }: Props) {
   return (
     <main class="login">
@@ -18,6 +18,7 @@ export function Login({ problem, enter }: Props) {
         <img src="icon.svg" width="44" height="44" alt="" />
         <h1>hedgerow</h1>
         <ByPassword problem={problem} enter={enter} />
+        <ByProvider />
         <details>
           <summary>With a token instead</summary>
           <ByToken enter={enter} />
@@ -71,6 +72,27 @@ function ByPassword({ problem, enter }: Props) {
         Log in
       </button>
     </form>
+  )
+}
+
+/** Nothing where the root has none, or cannot be asked: name and password say what is wrong then. */
+function ByProvider() {
+  const [provider, setProvider] = useState<{ issuer: string; url: string }>()
+  useEffect(() => {
+    const asking = new AbortController()
+    loginWays(new Api(undefined), asking.signal).then(
+      ({ oidc }) => setProvider(oidc),
+      () => undefined,
+    )
+    return () => asking.abort()
+  }, [])
+  if (provider === undefined) return null
+  return (
+    <p>
+      <a class="button" href={provider.url}>
+        Log in with {new URL(provider.issuer).host}
+      </a>
+    </p>
   )
 }
 

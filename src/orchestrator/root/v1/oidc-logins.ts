@@ -12,7 +12,7 @@ import { operation } from './operation.ts'
  * Login by the identity provider of the root (people/oidc.ts).
  *
  *     program   POST /login/oidc ─▶ url ┄ browser, provider ┄▶ http://127.0.0.1:PORT/callback ─▶ POST /login/oidc/finish ─▶ token
- *     browser   GET /login/oidc ─▶ provider ─▶ GET /login/oidc/callback ─▶ cookie, /ui/
+ *     browser   GET /login/oidc ─▶ provider ─▶ GET /login/oidc/callback ─▶ cookie, /ui/#session
  *
  * What comes back to a program comes to the machine on which the browser is: nobody gets the session of somebody to whom he sent an address.
  */
@@ -20,7 +20,28 @@ import { operation } from './operation.ts'
 const closed = { additionalProperties: false }
 const Count = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER })
 const SESSION_SECONDS = 12 * 3_600
+const BEGIN = '/v1/login/oidc'
 const CALLBACK = '/login/oidc/callback'
+/** Of the page, which cannot see the cookie (src/page/live/session.ts). */
+const LOGGED_IN = '/ui/#session'
+
+const ways = operation({
+  id: 'getLoginWays',
+  needs: 'open',
+  method: 'get',
+  path: '/login',
+  summary: 'How people log in here, beside name and password',
+  answer: Type.Object({
+    oidc: Type.Optional(
+      Type.Object({
+        issuer: Type.String({ description: 'The identity provider.' }),
+        url: Type.String({ description: 'Where a browser begins, on this root.' }),
+      }),
+    ),
+  }),
+  refusals: [],
+  run: async (_asked, { oidc }) => (oidc === undefined ? {} : { oidc: { issuer: oidc.issuer, url: BEGIN } }),
+})
 
 const begin = operation({
   id: 'beginOidcLogin',
@@ -72,10 +93,10 @@ const finish = operation({
   },
 })
 
-export const OIDC_LOGINS = [begin, finish]
+export const OIDC_LOGINS = [ways, begin, finish]
 
 /** Where a browser goes, and comes back to; what a provider adds to its answer nobody knows beforehand, so they are no operations. */
-export const OIDC_PAGES: readonly string[] = ['/v1/login/oidc', `/v1${CALLBACK}`]
+export const OIDC_PAGES: readonly string[] = [BEGIN, `/v1${CALLBACK}`]
 
 export function oidcPages(app: App, context: ApiContext): void {
   const open = { config: { open: true } } as const
@@ -101,7 +122,7 @@ export function oidcPages(app: App, context: ApiContext): void {
       return await reply
         .header('cache-control', 'no-store')
         .header('set-cookie', [sessionCookie(token, SESSION_SECONDS), clearedCookie(LOGIN_COOKIE)])
-        .redirect('/ui/', 302)
+        .redirect(LOGGED_IN, 302)
     } catch (error) {
       return toldInText(error, reply.header('set-cookie', clearedCookie(LOGIN_COOKIE)))
     }
