@@ -1,6 +1,6 @@
 import t from 'tap'
 import { RootLink } from '../../src/orchestrator/cluster/root-link.ts'
-import type { DrainStatus } from '../../src/orchestrator/link/messages.ts'
+import type { DrainStatus } from '../../src/orchestrator/link/messages/cluster-root.ts'
 import { Clusters } from '../../src/orchestrator/root/clusters.ts'
 import type { Event } from '../../src/orchestrator/root/events/event.ts'
 import { whatStays, whyImmobile } from '../../src/orchestrator/scheduling/mobility.ts'

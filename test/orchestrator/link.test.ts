@@ -15,13 +15,9 @@ import {
   type LinkSides,
   type NotificationHandlers,
 } from '../../src/orchestrator/link/link.ts'
-import {
-  clusterToNode,
-  clusterToRoot,
-  type LinkProtocol,
-  nodeToCluster,
-  rootToCluster,
-} from '../../src/orchestrator/link/messages.ts'
+import { type LinkProtocol } from '../../src/orchestrator/link/messages/protocol.ts'
+import { clusterToNode, nodeToCluster } from '../../src/orchestrator/link/messages/node-cluster.ts'
+import { clusterToRoot, rootToCluster } from '../../src/orchestrator/link/messages/cluster-root.ts'
 import { InnerPath } from '../../src/orchestrator/link/schemas.ts'
 
 const protocol = {

@@ -1,6 +1,6 @@
 import t from 'tap'
 import { Unsent, type UnsentEvent } from '../../src/orchestrator/cluster/unsent.ts'
-import type { LocatedReport } from '../../src/orchestrator/link/messages.ts'
+import type { LocatedReport } from '../../src/orchestrator/link/messages/cluster-root.ts'
 
 type Step =
   | readonly ['changed' | 'ended', string]

@@ -2,7 +2,7 @@ import type { Collection } from '../../core/kit/store.ts'
 import type { ServiceEntry } from '../../core/model/change.ts'
 import type { InterestKey, ServiceId } from '../../core/model/ids.ts'
 import type { Service, VipIndex } from '../../core/model/service.ts'
-import type { KeyEntries } from '../link/messages.ts'
+import type { KeyEntries } from '../link/messages/cluster-root.ts'
 
 /** How many keys without a service are remembered; then the oldest is forgotten. */
 const MAX_EMPTY = 4_096

@@ -1,6 +1,7 @@
 import type { Clock } from '../../core/kit/clock.ts'
 import type { InstanceId } from '../../core/model/ids.ts'
-import type { RequestBody, ResponseBody, rootToCluster } from '../link/messages.ts'
+import type { RequestBody, ResponseBody } from '../link/messages/protocol.ts'
+import type { rootToCluster } from '../link/messages/cluster-root.ts'
 import { nodeCandidate, type Candidate } from '../scheduling/candidate.ts'
 import { whatIf } from '../scheduling/explain.ts'
 import { KeptDecisions } from '../scheduling/kept-decisions.ts'

@@ -1,7 +1,8 @@
 import type { Change } from '../../core/model/change.ts'
 import type { InterestKey } from '../../core/model/ids.ts'
 import type { Link } from '../link/link.ts'
-import { SENT_AT_ONCE, type clusterToNode, type nodeToCluster } from '../link/messages.ts'
+import { SENT_AT_ONCE } from '../link/messages/protocol.ts'
+import { type clusterToNode, type nodeToCluster } from '../link/messages/node-cluster.ts'
 
 /** The newest change of each service under these keys after this number, in order. */
 export type ChangesAfter = (seq: number, keys: ReadonlySet<InterestKey>) => readonly Change[]

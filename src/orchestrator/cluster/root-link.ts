@@ -14,15 +14,14 @@ import type { NodeReach } from '../../core/model/node.ts'
 import type { VipIndex } from '../../core/model/service.ts'
 import { DialledLink } from '../link/dialled-link.ts'
 import type { Link, NotificationHandlers, RequestHandlers } from '../link/link.ts'
+import { SENT_AT_ONCE, type ResponseBody } from '../link/messages/protocol.ts'
 import {
-  SENT_AT_ONCE,
   clusterToRoot,
   type ClusterEvent,
   type Enrolment,
   rootToCluster,
   type LocatedReport,
-  type ResponseBody,
-} from '../link/messages.ts'
+} from '../link/messages/cluster-root.ts'
 import { PROCESS_ID } from '../link/peer-links.ts'
 import { MAX_RETRY_MS } from '../link/schemas.ts'
 import { summarise, type ClusterSummary } from '../scheduling/summary.ts'

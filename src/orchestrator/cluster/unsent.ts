@@ -1,5 +1,5 @@
 import type { InstanceId } from '../../core/model/ids.ts'
-import type { ClusterEvent, LocatedReport } from '../link/messages.ts'
+import type { ClusterEvent, LocatedReport } from '../link/messages/cluster-root.ts'
 
 export type UnsentEvent = Omit<ClusterEvent, 'agoMs'> & { at: number }
 

@@ -10,7 +10,7 @@ import type {
   LinkProtocol,
   NotificationBody,
   NotificationName,
-} from './messages.ts'
+} from './messages/protocol.ts'
 import { onAbort } from '../../core/kit/abort.ts'
 
 export interface DialledLinkOptions<Out extends LinkProtocol, In extends LinkProtocol> {

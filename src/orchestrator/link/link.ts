@@ -11,7 +11,7 @@ import type {
   LinkProtocol,
   NotificationBody,
   NotificationName,
-} from './messages.ts'
+} from './messages/protocol.ts'
 import { HeldBack } from './held-back.ts'
 import { errorFrom } from './outcomes.ts'
 import { Pace } from './pace.ts'

@@ -2,7 +2,7 @@ import { ERRORS, isMeshError, MeshError, type ErrorCode } from '../../core/error
 import { inSlices } from '../../core/kit/slices.ts'
 import type { Assignment } from '../spec.ts'
 import type { Outcome } from './gathered.ts'
-import type { WireOutcome } from './messages.ts'
+import type { WireOutcome } from './messages/both.ts'
 
 /** What became of each of many, as it is sent; nothing is told of an error that is a bug here. */
 export async function wireOutcomes<T>(

@@ -1,7 +1,7 @@
 import Type from 'typebox'
 import { MeshError } from '../../core/errors.ts'
 import { type App, reader } from '../link/link-server.ts'
-import { MAX_REASON } from '../link/messages.ts'
+import { MAX_REASON } from '../link/messages/protocol.ts'
 import { Label } from '../link/schemas.ts'
 import type { ApiContext } from './api-context.ts'
 import type { LinkedCluster } from './clusters.ts'

@@ -1,7 +1,7 @@
 import { Readable } from 'node:stream'
 import Type from 'typebox'
 import { type App, goneOf, reader } from '../link/link-server.ts'
-import { MAX_EXEC_BYTES } from '../link/messages.ts'
+import { MAX_EXEC_BYTES } from '../link/messages/both.ts'
 import type { ApiContext, Id } from './api-context.ts'
 
 const readCommand = reader(

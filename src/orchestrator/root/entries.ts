@@ -1,4 +1,4 @@
-import type { KeyEntries } from '../link/messages.ts'
+import type { KeyEntries } from '../link/messages/cluster-root.ts'
 import type { ServiceEntry } from '../../core/model/change.ts'
 import type { ChoiceKey } from '../../core/model/choice.ts'
 import { interestOf, type InterestKey } from '../../core/model/ids.ts'

@@ -1,4 +1,4 @@
-import type { LocatedReport } from '../link/messages.ts'
+import type { LocatedReport } from '../link/messages/cluster-root.ts'
 import { MOST_ALSO } from '../link/schemas.ts'
 import type { MoveCause } from '../spec.ts'
 import type { FormerPlace, InstanceChange, InstanceRecord, ServiceRecord } from './root-store.ts'

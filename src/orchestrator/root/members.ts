@@ -1,4 +1,4 @@
-import type { RelayRow } from '../link/messages.ts'
+import type { RelayRow } from '../link/messages/cluster-root.ts'
 import type { Clusters } from './clusters.ts'
 import type { NodeDirectory } from './node-directory.ts'
 import type { RootStore } from './root-store.ts'

@@ -1,7 +1,7 @@
 import type { Clock } from '../../core/kit/clock.ts'
 import type { Log } from '../../core/kit/log.ts'
 import { clusterOf } from '../../core/model/ids.ts'
-import type { NodeRow } from '../link/messages.ts'
+import type { NodeRow } from '../link/messages/cluster-root.ts'
 import type { Clusters } from './clusters.ts'
 import type { KnownNodes, RootStore } from './root-store.ts'
 

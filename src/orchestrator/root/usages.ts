@@ -1,5 +1,5 @@
 import type { Clock } from '../../core/kit/clock.ts'
-import type { UsageRow } from '../link/messages.ts'
+import type { UsageRow } from '../link/messages/both.ts'
 import type { Clusters } from './clusters.ts'
 
 /** The pages of one list have the same answer. Smaller asks every node for each page; larger shows what was. */

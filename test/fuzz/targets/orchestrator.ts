@@ -6,15 +6,14 @@ import { silentLog } from '../../../src/core/kit/log.ts'
 import type { Channel } from '../../../src/core/kit/websocket.ts'
 import { openMetrics } from '../../../src/core/metrics.ts'
 import { Link } from '../../../src/orchestrator/link/link.ts'
+import { type LinkProtocol } from '../../../src/orchestrator/link/messages/protocol.ts'
 import {
   clusterToNode,
   clusterToRelay,
-  clusterToRoot,
   nodeToCluster,
   relayToCluster,
-  rootToCluster,
-  type LinkProtocol,
-} from '../../../src/orchestrator/link/messages.ts'
+} from '../../../src/orchestrator/link/messages/node-cluster.ts'
+import { clusterToRoot, rootToCluster } from '../../../src/orchestrator/link/messages/cluster-root.ts'
 import { duplicateKeys } from '../../../src/orchestrator/sla/duplicate-keys.ts'
 import { locationOf } from '../../../src/orchestrator/sla/constraints.ts'
 import { parseSla } from '../../../src/orchestrator/sla/parse.ts'

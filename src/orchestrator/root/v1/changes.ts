@@ -1,7 +1,7 @@
 import Type from 'typebox'
 import { MeshError } from '../../../core/errors.ts'
 import { splitInstanceId } from '../../../core/model/ids.ts'
-import { MAX_REASON } from '../../link/messages.ts'
+import { MAX_REASON } from '../../link/messages/protocol.ts'
 import { NodeIdText } from '../../link/schemas.ts'
 import {
   applyDocument,

@@ -1,7 +1,7 @@
 import { Readable } from 'node:stream'
 import Type from 'typebox'
 import { goneOf } from '../../link/link-server.ts'
-import { MAX_EXEC_BYTES } from '../../link/messages.ts'
+import { MAX_EXEC_BYTES } from '../../link/messages/both.ts'
 import { operation } from './operation.ts'
 
 /** A command in an instance (exec-commands.ts). */

@@ -1,6 +1,6 @@
 import Type, { type TSchema } from 'typebox'
 import { INSTANCE_STATES } from '../../../core/model/instance.ts'
-import { DrainStatusOf } from '../../link/messages.ts'
+import { DrainStatusOf } from '../../link/messages/cluster-root.ts'
 import { ExplanationOf, Spec } from '../../link/schemas.ts'
 import { ACTORS, EVENT_WORDS, type EventWord } from '../events/event.ts'
 

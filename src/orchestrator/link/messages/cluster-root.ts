@@ -1,304 +1,51 @@
-import Type, { type Static, type TSchema } from 'typebox'
-import { MAX_LIST_CHARS } from '../../core/identity/revocation-list.ts'
-import { MOST_CIRCLES, MOST_REGIONS } from '../scheduling/cover.ts'
-import { MOST_LABEL_VALUES, MOST_LABELS, type ClusterSummary } from '../scheduling/summary.ts'
+import Type, { type Static } from 'typebox'
+import { MOST_CIRCLES, MOST_REGIONS } from '../../scheduling/cover.ts'
+import { MOST_LABEL_VALUES, MOST_LABELS, type ClusterSummary } from '../../scheduling/summary.ts'
 import {
   Amount,
   AssignmentOf,
   CapacityOf,
   Cause,
-  ChangeOf,
   CoordinateOf,
-  Csr,
   Entry,
   ExplanationOf,
   Facts,
   InstanceIdText,
   InterestKeyText,
-  Label,
   Keys,
   LocatedSuccessor,
   MOST_ALSO,
   many,
   NodeIdText,
-  Pem,
-  Point,
   Reach,
-  ReplacementWord,
   Report,
-  ResumedOf,
   Seq,
   Spec,
   text,
   Vip,
-} from './schemas.ts'
+} from '../schemas.ts'
+import { BATCH, type LinkProtocol, MAX_REASON, NOTHING, request } from './protocol.ts'
+import {
+  Duplicate,
+  Process,
+  Renew,
+  RenewNow,
+  RevocationList,
+  Revocations,
+  TrustChanged,
+  TrustOf,
+  assignMany,
+  exec,
+  execClose,
+  logs,
+  logsClose,
+  secrets,
+  usage,
+  withdraw,
+  withdrawMany,
+} from './both.ts'
 
-/*
- * Every message on a control link, on one page. The lower tier dials; both sides send requests and notifications.
- *
- *     node ──── toCluster ───▶ cluster ──── toRoot ───▶ root
- *          ◀─── toNode ──────          ◀─── toCluster ─
- *    relay ─── toCluster ───▶
- *          ◀─── toRelay ─────
- *
- * A request has exactly one response, within its time limit; a notification has none. The words on the wire (link.ts) are
- * `ask`, `answer` and `tell`.
- */
-
-/** One request: what it carries, what its response carries, and how long the response may take. */
-export interface RequestShape {
-  request: TSchema
-  response: TSchema
-  withinMs: number
-}
-
-/** What one side may send. */
-export interface LinkProtocol {
-  requests: Readonly<Record<string, RequestShape>>
-  notifications: Readonly<Record<string, TSchema>>
-}
-
-export type RequestName<L extends LinkProtocol> = keyof L['requests'] & string
-export type NotificationName<L extends LinkProtocol> = keyof L['notifications'] & string
-export type RequestBody<L extends LinkProtocol, N extends RequestName<L>> = Static<L['requests'][N]['request']>
-export type ResponseBody<L extends LinkProtocol, N extends RequestName<L>> = Static<L['requests'][N]['response']>
-export type NotificationBody<L extends LinkProtocol, N extends NotificationName<L>> = Static<L['notifications'][N]>
-
-const request = <A extends TSchema, B extends TSchema>(request: A, response: B, withinMs = 5_000) => ({
-  request,
-  response,
-  withinMs,
-})
-const NOTHING = Type.Object({})
-/** The most that a list of instances or entries in one message may have. */
-export const BATCH = 500
-/** Longer lists are sent in several messages. Smaller sends more of them; larger holds up what follows. */
-export const SENT_AT_ONCE = 100
-/** Of what a person wrote to explain something. */
-export const MAX_REASON = 200
-/** How many relays a cluster offers its nodes. */
-export const MAX_RELAYS = 16
-
-/** The reader of a log pulls, so that a slow one holds nothing up; a stream that is no longer pulled ends by itself. */
-const logs = {
-  'logs.open': request(
-    Type.Object({
-      instance: InstanceIdText,
-      tail: Type.Integer({ minimum: 0, maximum: 100_000 }),
-      follow: Type.Boolean(),
-      /** Lines from then on only, milliseconds since 1970. */
-      since: Type.Optional(Seq),
-    }),
-    Type.Object({ stream: text(128) }),
-  ),
-  'logs.next': request(
-    Type.Object({ stream: text(128) }),
-    Type.Object({ text: text(1_048_576), done: Type.Boolean() }),
-    10_000,
-  ),
-}
-const logsClose = Type.Object({ stream: text(128) })
-
-/** The output of one answer, and what one request may bring. */
-export const MAX_EXEC_BYTES = 512 * 1024
-const Base64 = text(Math.ceil(MAX_EXEC_BYTES / 3) * 4 + 4)
-
-/** A command in an instance: who started it pulls what it prints, and brings what it reads. One that is no longer pulled is ended. */
-const exec = {
-  'exec.open': request(
-    Type.Object({ instance: InstanceIdText, cmd: Type.Array(text(65_536), { minItems: 1, maxItems: 1_024 }) }),
-    Type.Object({ stream: text(128) }),
-    10_000,
-  ),
-  'exec.read': request(
-    Type.Object({ stream: text(128) }),
-    Type.Object({
-      printed: many(Type.Object({ to: Type.Enum(['stdout', 'stderr']), data: Base64 }), 10_000),
-      /** It has ended, and this was all. */
-      exitCode: Type.Optional(Type.Integer({ minimum: 0, maximum: 255 })),
-    }),
-    10_000,
-  ),
-  /** `taken` is false while it does not read what it has. */
-  'exec.write': request(
-    Type.Object({ stream: text(128), data: Base64, isLast: Type.Optional(Type.Boolean()) }),
-    Type.Object({ taken: Type.Boolean() }),
-    10_000,
-  ),
-}
-const execClose = Type.Object({ stream: text(128) })
-
-/** What an instance uses now (worker/usage.ts). */
-const UsageOf = Type.Object({
-  instance: InstanceIdText,
-  cpu: Amount,
-  memoryMb: Amount,
-  memoryLimitMb: Type.Optional(Amount),
-  vcpuLimit: Type.Optional(Amount),
-  throttled: Type.Number({ minimum: 0, maximum: 1 }),
-  oomKills: Seq,
-})
-export type UsageRow = Static<typeof UsageOf>
-const usage = {
-  /** Instances of which nothing can be measured are left out. */
-  'usage.list': request(NOTHING, Type.Object({ usage: many(UsageOf, 100_000) }), 3_000),
-}
-
-/** For an instance that starts on the node that asks. Neither tier keeps them; only a folder in memory of the node does. */
-const secrets = {
-  'secrets.read': request(
-    Type.Object({ instance: InstanceIdText }),
-    Type.Object({ secrets: many(Type.Object({ name: Label, value: text(100_000) }), 33) }),
-    4_000,
-  ),
-}
-
-/** `ended`: nothing of the instance is left. Otherwise it drains, and a report follows when it has stopped. */
-const withdraw = request(
-  Type.Object({
-    instance: InstanceIdText,
-    /** It runs elsewhere: without draining. */
-    atOnce: Type.Optional(Type.Boolean()),
-    /** It runs elsewhere since a moment ago: flows that are on their way are still taken, then it drains. */
-    isReplaced: Type.Optional(Type.Boolean()),
-  }),
-  Type.Object({ ended: Type.Boolean() }),
-)
-
-/** What became of one of many: `moved` as for `delegate`; `error`: it was refused. Those of a request are in its order. */
-const OutcomeOf = Type.Object({
-  moved: Type.Optional(Type.Boolean()),
-  error: Type.Optional(
-    Type.Object({
-      code: text(64),
-      details: Type.Optional(Type.Record(Type.String({ maxLength: 64 }), Type.Unknown())),
-    }),
-  ),
-})
-export type WireOutcome = Static<typeof OutcomeOf>
-/** As one request for each, in one message; peers of earlier versions do not know it. */
-const assignMany = request(
-  Type.Object({ assignments: many(AssignmentOf, BATCH) }),
-  Type.Object({ outcomes: many(OutcomeOf, BATCH) }),
-  30_000,
-)
-const withdrawMany = request(
-  Type.Object({ instances: many(InstanceIdText, BATCH) }),
-  /** Those of which nothing is left. */
-  Type.Object({ ended: many(InstanceIdText, BATCH) }),
-)
-
-/** The signed list of revoked certificates (core/identity/revocation-list.ts); absent while nothing was ever revoked. */
-const RevocationList = Type.Optional(text(MAX_LIST_CHARS))
-/** Relays that nodes may use: `wss://host:port/relay`. */
-const Relays = many(text(500), MAX_RELAYS)
-/** A second process with the identity of this peer was refused. */
-const Duplicate = Type.Object({})
-/** The process that says hello (peer-links.ts): a second one with a copy of the same state is refused. */
-const Process = Type.Optional(text(64))
-/** Which authorities a member trusts and presents (core/identity/contract.ts); absent in messages of earlier versions. */
-const Trust = Type.Object({ trusts: many(text(16), 2), presents: Type.Optional(text(16)) })
-const TrustOf = Type.Optional(Trust)
-const NodeHello = Type.Object({ facts: Facts, reports: many(Report, 10_000), process: Process, trust: TrustOf })
-const NodeWelcome = Type.Object({
-  /** What the node should run: it stops everything else, and is then assigned what it lacks. */
-  instances: many(InstanceIdText, 10_000),
-  revocations: RevocationList,
-  relays: Relays,
-})
-const Revocations = Type.Object({ list: RevocationList })
-const TrustChanged = Type.Object({ trust: Trust })
-/** The peer is to ask for a new certificate now: the issuer's own is by another authority than the peer's. */
-const RenewNow = Type.Object({})
-const Renew = request(Type.Object({ csr: Csr }), Type.Object({ chain: Pem }))
-
-/** Node → cluster. */
-export const nodeToCluster = {
-  requests: {
-    'node.hello': request(NodeHello, NodeWelcome),
-    'interest.ask': request(
-      Type.Object({ key: InterestKeyText }),
-      Type.Object({ seq: Seq, entries: many(Entry, 1_000) }),
-    ),
-    'interest.vip': request(Type.Object({ vip: Vip }), Type.Object({ key: Type.Optional(InterestKeyText) })),
-    'interest.resume': request(Point, ResumedOf),
-    'certificate.renew': Renew,
-    /** The response: what has a lease may run on, from when this was sent (worker/leases.ts). */
-    'lease.renew': request(NOTHING, NOTHING),
-    ...secrets,
-  },
-  notifications: {
-    'node.facts': Type.Object({ facts: Facts }),
-    reports: Type.Object({ reports: many(Report, BATCH) }),
-    /** Another process of this node takes over the link, or (false) does not after all. */
-    handover: Type.Object({ leaving: Type.Boolean() }),
-    'interest.forget': Type.Object({ keys: Keys }),
-    trust: TrustChanged,
-  },
-} as const satisfies LinkProtocol
-
-/** Cluster → node. */
-export const clusterToNode = {
-  requests: {
-    /** The response means that the worker has accepted; a refusal has its reason in `details.reason`. */
-    assign: request(
-      Type.Object({
-        assignment: AssignmentOf,
-        /** How it takes the place of an earlier run; `stop-first` when absent, as earlier versions do. */
-        replacement: Type.Optional(ReplacementWord),
-      }),
-      NOTHING,
-    ),
-    'assign.many': assignMany,
-    withdraw: request(
-      Type.Object({
-        ...withdraw.request.properties,
-        /** Only this run, and only while it does not serve. */
-        run: Type.Optional(Type.Object({ generation: Seq, epoch: Seq })),
-      }),
-      withdraw.response,
-    ),
-    'withdraw.many': withdrawMany,
-    ...logs,
-    ...usage,
-    ...exec,
-  },
-  notifications: {
-    changes: Type.Object({ epoch: text(64), changes: many(ChangeOf, 10_000) }),
-    revocations: Revocations,
-    renew: RenewNow,
-    /** The complete list: it replaces the one before. */
-    relays: Type.Object({ relays: Relays }),
-    /** Services to take an interest in, so that the node measures the latency to them. */
-    wish: Type.Object({ keys: many(InterestKeyText, 64) }),
-    duplicate: Duplicate,
-    'logs.close': logsClose,
-    'exec.close': execClose,
-  },
-} as const satisfies LinkProtocol
-
-/** Stand-alone relay → cluster. */
-export const relayToCluster = {
-  requests: {
-    'relay.hello': request(
-      Type.Object({
-        url: Type.String({ pattern: '^wss://', maxLength: 500 }),
-        version: text(64),
-        process: Process,
-        trust: TrustOf,
-      }),
-      Type.Object({ revocations: RevocationList }),
-    ),
-    'certificate.renew': Renew,
-  },
-  notifications: { trust: TrustChanged },
-} as const satisfies LinkProtocol
-
-/** Cluster → stand-alone relay. */
-export const clusterToRelay = {
-  requests: {},
-  notifications: { revocations: Revocations, renew: RenewNow, duplicate: Duplicate },
-} as const satisfies LinkProtocol
+/* Between a cluster and the root. */
 
 /** A worker's report on one instance, and the node it runs on. */
 const LocatedReport = Type.Object({
