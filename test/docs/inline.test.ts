@@ -106,6 +106,7 @@ const OTHERS: Record<string, { run: string; prints?: RegExp; code?: number; need
     needs: 'docker',
   },
   'docker volume rm': { run: 'docker volume --help', prints: /^ +rm /m, needs: 'docker' },
+  'docker run': { run: '{} --help', prints: /-m, --memory/, needs: 'docker' },
   'docker exec NAME hedgerow status': { run: 'docker exec --help', prints: /CONTAINER COMMAND/, needs: 'docker' },
   'journalctl -u hedgerow-agent': { run: 'journalctl --help', prints: /-u --unit=/, needs: 'journalctl' },
   'journalctl -u hedgerow-agent -p err': { run: 'journalctl --help', prints: /-p --priority=/, needs: 'journalctl' },
