@@ -169,7 +169,7 @@ t.test('every call says what it needs', (t) => {
   for (const { id, needs } of OPERATIONS) t.ok(needs, id)
   t.same(
     OPERATIONS.filter(({ needs }) => needs === 'open').map(({ id }) => id),
-    ['login', 'beginOidcLogin', 'finishOidcLogin'],
+    ['login', 'getLoginWays', 'beginOidcLogin', 'finishOidcLogin'],
   )
   t.end()
 })
