@@ -10,7 +10,7 @@ import type { AppSpec, ServiceSpec } from '../spec.ts'
 import type { ApiContext, Id } from './api-context.ts'
 import type { ServiceChange } from './difference.ts'
 import { checkQuotas } from './people/bounds.ts'
-import { LargeSubmissions, SLICE } from './large-submission.ts'
+import { AT_ONCE, LargeSubmissions } from './large-submission.ts'
 import type { Reconciler } from './reconciler.ts'
 import type { AppRecord, RootStore, ServiceRecord } from './root-store.ts'
 import { revisionsOf } from './revisions.ts'
@@ -96,7 +96,7 @@ export async function deleteApp(id: string, context: ApiContext) {
   const { store } = context
   const record = existingApp(store, id)
   const services = store.servicesOf(record).map(({ id }) => id)
-  if (services.length <= SLICE) removeAll(services, context, () => store.apps.delete(id.toLowerCase()))
+  if (services.length <= AT_ONCE) removeAll(services, context, () => store.apps.delete(id.toLowerCase()))
   else await inSlices(await context.large.remove(record), (service) => tellRemoved(service, context))
   return { deleted: services }
 }

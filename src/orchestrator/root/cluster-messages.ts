@@ -32,9 +32,6 @@ export interface ClusterMessagesParts {
   log: Log
 }
 
-/** Of the reports in one message, in one step. Smaller costs steps, larger holds up the event loop: 100 took up to 30 ms. */
-const TAKEN_AT_ONCE = 25
-
 const LINK_DOWN = 'its control link is down'
 
 /** A cluster whose reports a full disk refuses comes again after this time. Smaller tries more often in vain; larger knows later. */
@@ -113,12 +110,7 @@ export class ClusterMessages implements ClusterListener {
         nodes.refreshSoon(name)
         reconciler.retry()
       },
-      standings: ({ standings }) => {
-        for (let start = 0; start < standings.length; start += TAKEN_AT_ONCE) {
-          const some = standings.slice(start, start + TAKEN_AT_ONCE)
-          this.#inOrder(name, () => this.#reports.take(name, some))
-        }
-      },
+      standings: ({ standings }) => this.#inOrder(name, () => this.#reports.take(name, standings)),
       handback: ({ instance, reason }) =>
         this.#inOrder(name, () => {
           const record = store.instances.get(instance)
