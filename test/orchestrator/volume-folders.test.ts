@@ -1,3 +1,5 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import {
   chmodSync,
   chownSync,
@@ -12,6 +14,7 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
+import { Separation } from '../../src/orchestrator/worker/separation.ts'
 import { VolumeFolders } from '../../src/orchestrator/worker/volume-folders.ts'
 import { specOf } from './specs.ts'
 import { noOtherUsers } from '../support/other-users.ts'
@@ -80,4 +83,28 @@ t.test('what the operator has put into a new one is for its first user', { skip:
   writeFileSync(join(here.dir, 'v/shop.acme/data/given'), '')
   await new VolumeFolders(join(here.dir, 'v'), RANGE).give(SPEC, 60_202)
   t.equal(ownerOf(join(here.dir, 'v/shop.acme/data/given')), 60_202)
+})
+
+t.test('one that cannot be closed keeps its user, and stops nothing', { skip: noOtherUsers }, async (t) => {
+  using here = place()
+  const volumes = new VolumeFolders(join(here.dir, 'v'), RANGE)
+  const program = spawn('sleep', ['60'], { uid: RANGE.first, stdio: 'ignore' })
+  await once(program, 'spawn')
+  try {
+    const folder = `/proc/${program.pid}` // nobody can change its owner
+    t.equal(volumes.release({ path: '/proc', folders: [folder] }), false)
+    t.equal(ownerOf(folder), RANGE.first)
+  } finally {
+    program.kill('SIGKILL')
+  }
+  t.equal(volumes.release({ path: here.dir, folders: [join(here.dir, 'gone')] }), true, 'one that is gone')
+})
+
+t.test('a damaged trace of volumes is no trace of them', (t) => {
+  const separation = Separation.none('a test')
+  for (const volumes of ['{"path":"/v","folde', '3', 'null', '{"path":1,"folders":[]}', '{"path":"/v"}'])
+    t.same(separation.keep({ volumes }), {}, volumes)
+  const whole = { path: '/v', folders: ['/v/data'] }
+  t.same(separation.keep({ volumes: JSON.stringify(whole) }), { volumes: whole })
+  t.end()
 })

@@ -172,7 +172,7 @@ export class Separation {
       ...(typeof cgroup === 'string' ? { cgroup: new Cgroup(cgroup, controlsIn(controls)) } : {}),
       ...(typeof secrets === 'string' ? { secrets: { run: String(run), path: secrets } } : {}),
       ...(typeof files === 'string' ? { files: { run: String(run), path: files } } : {}),
-      ...(typeof volumes === 'string' ? { volumes: JSON.parse(volumes) as GivenVolumes } : {}),
+      ...volumesIn(volumes),
     }
   }
 
@@ -180,9 +180,9 @@ export class Separation {
   async release({ uid, cgroup, secrets, files, volumes }: Own): Promise<void> {
     const { run } = secrets ?? files ?? {}
     if (run !== undefined) this.secretFiles?.remove(run)
-    if (volumes !== undefined) this.volumes?.release(volumes)
+    const isClosed = volumes === undefined || this.volumes?.release(volumes) !== false
     if (uid !== undefined) await removeHomes(uid)
-    if (uid !== undefined) this.users?.release(uid)
+    if (uid !== undefined && isClosed) this.users?.release(uid)
     if (cgroup !== undefined && (await isRemoved(cgroup))) this.cgroups?.remove()
   }
 
@@ -202,6 +202,17 @@ export class Separation {
       await endGroup({ ...own, mark, graceMs: 0, sleep })
       await this.release(own)
     }
+  }
+}
+
+/** As `traceOf` wrote it down; what is damaged is nobody's, and `tidy` closes it. */
+function volumesIn(text: string | number | undefined): { volumes?: GivenVolumes } {
+  try {
+    const { path, folders } = JSON.parse(String(text)) as Record<string, unknown>
+    if (typeof path !== 'string' || !Array.isArray(folders)) return {}
+    return { volumes: { path, folders: folders.filter((folder) => typeof folder === 'string') } }
+  } catch {
+    return {}
   }
 }
 

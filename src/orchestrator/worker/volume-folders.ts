@@ -65,9 +65,9 @@ export class VolumeFolders {
     }
   }
 
-  /** Its user may be another's soon. */
-  release({ folders }: GivenVolumes): void {
-    for (const folder of folders) this.#close(folder)
+  /** Its user may be another's soon. False: one could not be closed (a disk that is read-only), and its user must not be another's. */
+  release({ folders }: GivenVolumes): boolean {
+    return folders.map((folder) => this.#isClosed(folder)).every(Boolean)
   }
 
   /** Closes those of users that no run has any more. */
@@ -75,15 +75,20 @@ export class VolumeFolders {
     for (const app of namesIn(this.#folder))
       for (const name of namesIn(join(this.#folder, app))) {
         const folder = join(this.#folder, app, name)
-        if (!uids.has(ownerOf(folder))) this.#close(folder)
+        if (!uids.has(ownerOf(folder))) this.#isClosed(folder)
       }
   }
 
-  #close(folder: string): void {
+  #isClosed(folder: string): boolean {
     const uid = ownerOf(folder)
-    if (uid === undefined || uid === this.#agent.uid) return
-    chownSync(folder, this.#agent.uid, uid)
-    chmodSync(folder, 0o700) // its user may have opened it to others
+    if (uid === undefined || uid === this.#agent.uid) return true
+    try {
+      chownSync(folder, this.#agent.uid, uid)
+      chmodSync(folder, 0o700) // its user may have opened it to others
+      return true
+    } catch {
+      return false
+    }
   }
 
   async #passOn(folder: string, uid: number): Promise<void> {
