@@ -8,7 +8,8 @@ import type { Principal, Revocation } from './contract.ts'
 import { openPrivateDirectory, readIfThere, replace, writeNew } from './files.ts'
 import { isPrincipalName } from './principal.ts'
 import { signRevocations } from './revocation-list.ts'
-import { CLUSTER_MS, createKeys, crossSign, LEAF_MS, newEnrolment, printKey, selfSign, signRequest } from './x509.ts'
+import { signRequest } from './sign-request.ts'
+import { CLUSTER_MS, createKeys, crossSign, LEAF_MS, newEnrolment, printKey, selfSign } from './x509.ts'
 
 /** Keys, certificates and the step of a rotation in one file, so that no crash can leave one without the others. */
 const FILE = 'authority.pem'
@@ -126,7 +127,7 @@ export class Authority {
     const { ca: certificatePem, keyPem } = this.#signer
     const lifeMs = principal.role === 'cluster' ? CLUSTER_MS : LEAF_MS
     const life = { lifeMs, now: this.#clock.wall(), enrolment }
-    return `${await signRequest({ keyPem, certificatePem }, csrPem, principal, life)}${introduction}`
+    return `${signRequest({ keyPem, certificatePem }, csrPem, principal, life)}${introduction}`
   }
 
   /** The list of revoked certificates and of the authorities, signed by each of these (revocation-list.ts). Numbers only grow. */

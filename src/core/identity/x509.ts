@@ -1,9 +1,6 @@
-import type * as X509 from '@peculiar/x509'
 import { createPrivateKey, createPublicKey, randomBytes, type webcrypto, X509Certificate } from 'node:crypto'
-import { MeshError } from '../errors.ts'
 import { keptAnswers } from '../kit/kept-answers.ts'
 import type { Principal } from './contract.ts'
-import { printPrincipal } from './principal.ts'
 import { x509Library } from './x509-library.ts'
 
 /**
@@ -21,15 +18,13 @@ export const LEAF_MS = 24 * HOUR_MS
 export const CLUSTER_MS = 30 * 24 * HOUR_MS
 const AUTHORITY_MS = 3650 * 24 * HOUR_MS
 /** A machine whose clock is behind by less than this takes a fresh certificate as valid. */
-const SKEW_MS = HOUR_MS
+export const SKEW_MS = HOUR_MS
 
 /** The authority's common name; clusters have an organisational unit, so none can have a name like it. */
 export const AUTHORITY_NAME = 'mesh authority'
 
 const KEYS = { name: 'ECDSA', namedCurve: 'P-256' } as const
 const SIGNING = { name: 'ECDSA', hash: 'SHA-256' } as const
-/** Larger is no certificate request of ours. */
-const MAX_CSR_CHARS = 8_192
 
 /** A key to sign with, and the certificate that says whose it is (the first of `certificatePem`). */
 export interface Issuer {
@@ -102,63 +97,6 @@ export async function printRequest(keys: webcrypto.CryptoKeyPair, principal: Pri
   return request.toString('pem')
 }
 
-/**
- * Signs a certificate for the key in the request; subject and extensions of the request are ignored.
- * @throws MeshError CERTIFICATE_REFUSED when the request is malformed or does not prove its key.
- */
-export async function signRequest(
-  issuer: Issuer,
-  csrPem: string,
-  principal: Principal,
-  { lifeMs, now, enrolment }: { lifeMs: number; now: number; enrolment: string },
-): Promise<string> {
-  const x509 = x509Library()
-  const request = await provenRequest(csrPem)
-  const signer = await signerOf(issuer.keyPem, issuer.certificatePem)
-  const notAfter = new Date(Math.min(now + lifeMs, signer.notAfter.getTime()))
-  if (notAfter.getTime() <= now) throw new MeshError('CERTIFICATE_REFUSED', { reason: "the issuer's own has expired" })
-  const certificate = await x509.X509CertificateGenerator.create({
-    serialNumber: serial(enrolment),
-    subject: subjectOf(principal),
-    issuer: signer.subject,
-    notBefore: new Date(now - SKEW_MS),
-    notAfter,
-    publicKey: request.publicKey,
-    signingKey: signer.key,
-    signingAlgorithm: SIGNING,
-    extensions: [
-      ...usesOf(principal.role === 'cluster'),
-      new x509.SubjectAlternativeNameExtension([{ type: 'url', value: printPrincipal(principal) }]),
-      await x509.SubjectKeyIdentifierExtension.create(request.publicKey),
-      signer.keyIdentifier,
-    ],
-  })
-  return certificate.toString('pem')
-}
-
-/** For what a certificate is good; the same for all of a kind, and written once. */
-const usesOf = keptAnswers((isIssuer: boolean) => {
-  const x509 = x509Library()
-  const { digitalSignature, keyCertSign } = x509.KeyUsageFlags
-  return [
-    new x509.BasicConstraintsExtension(isIssuer, isIssuer ? 0 : undefined, true),
-    new x509.KeyUsagesExtension(digitalSignature | (isIssuer ? keyCertSign : 0), true),
-    new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.serverAuth, x509.ExtendedKeyUsage.clientAuth]),
-  ]
-})
-
-/** Of a key that signs for many. */
-const signerOf = keptAnswers(async (keyPem: string, certificatePem: string) => {
-  const x509 = x509Library()
-  const certificate = new x509.X509Certificate(firstOf(certificatePem))
-  return {
-    subject: certificate.subjectName,
-    notAfter: certificate.notAfter,
-    key: await signingKey(keyPem),
-    keyIdentifier: await x509.AuthorityKeyIdentifierExtension.create(certificate.publicKey),
-  }
-})
-
 /** Certificates of a PEM text, in order. @throws when one cannot be parsed */
 export function certificatesIn(pem: string): X509Certificate[] {
   const blocks = pem.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? []
@@ -168,7 +106,7 @@ export function certificatesIn(pem: string): X509Certificate[] {
 /** Of a chain only the leaf is another one each time. */
 const certificateIn = keptAnswers((block: string) => new X509Certificate(block))
 
-function firstOf(pem: string): string {
+export function firstOf(pem: string): string {
   return certificatesIn(pem)[0]?.toString() ?? pem
 }
 
@@ -177,43 +115,39 @@ export function isKeyOf(keyPem: string, certificate: X509Certificate): boolean {
   return createPublicKey(createPrivateKey(keyPem)).equals(certificate.publicKey)
 }
 
-async function provenRequest(csrPem: string): Promise<X509.Pkcs10CertificateRequest> {
-  const x509 = x509Library()
-  if (csrPem.length > MAX_CSR_CHARS) throw new MeshError('CERTIFICATE_REFUSED', { reason: 'the request is too large' })
-  let request: X509.Pkcs10CertificateRequest
-  let isProven: boolean
-  try {
-    request = new x509.Pkcs10CertificateRequest(csrPem)
-    isProven = await request.verify()
-  } catch (cause) {
-    throw new MeshError('CERTIFICATE_REFUSED', { reason: 'not a certificate request' }, { cause })
-  }
-  if (!isProven) throw new MeshError('CERTIFICATE_REFUSED', { reason: 'the request does not prove its key' })
-  const { name, namedCurve } = request.publicKey.algorithm as EcKeyAlgorithm
-  if (name !== KEYS.name || namedCurve !== KEYS.namedCurve)
-    throw new MeshError('CERTIFICATE_REFUSED', { reason: 'its key is not ECDSA P-256' })
-  return request
-}
-
-interface EcKeyAlgorithm {
-  name: string
-  namedCurve?: string
-}
-
 function subjectOf(principal: Principal): string {
+  return namesOf(principal)
+    .map(([kind, name]) => `${kind}=${name}`)
+    .join(', ')
+}
+
+/** The parts of a subject's name, from the outermost. */
+export function namesOf(principal: Principal): [kind: 'O' | 'OU' | 'CN', name: string][] {
+  const { mesh } = principal
   switch (principal.role) {
     case 'root':
-      return `O=${principal.mesh}, CN=root`
+      return [
+        ['O', mesh],
+        ['CN', 'root'],
+      ]
     case 'cluster':
-      return `O=${principal.mesh}, OU=cluster, CN=${principal.cluster}`
+      return subjectNames(mesh, 'cluster', principal.cluster)
     case 'node':
-      return `O=${principal.mesh}, OU=${principal.cluster}, CN=${principal.node}`
+      return subjectNames(mesh, principal.cluster, principal.node)
     case 'relay':
-      return `O=${principal.mesh}, OU=${principal.cluster}, CN=${principal.relay}`
+      return subjectNames(mesh, principal.cluster, principal.relay)
     default:
       principal satisfies never
       throw new Error('unknown role')
   }
+}
+
+function subjectNames(mesh: string, unit: string, name: string): ReturnType<typeof namesOf> {
+  return [
+    ['O', mesh],
+    ['OU', unit],
+    ['CN', name],
+  ]
 }
 
 function signingKey(keyPem: string): Promise<webcrypto.CryptoKey> {
@@ -256,6 +190,6 @@ export function keyIdOf(certificatePem: string): string | undefined {
 }
 
 /** 63 bits of enrolment and 64 random ones: positive, and never the same twice (RFC 5280 §4.1.2.2). */
-function serial(enrolment: string = newEnrolment()): string {
+export function serial(enrolment: string = newEnrolment()): string {
   return enrolment + randomBytes(8).toString('hex')
 }

@@ -8,6 +8,7 @@ import { parsePrincipal, printPrincipal } from '../../../src/core/identity/princ
 import { provenPrincipal } from '../../../src/core/identity/proof.ts'
 import { readRevocations, signRevocations } from '../../../src/core/identity/revocation-list.ts'
 import { Revocations } from '../../../src/core/identity/revocation.ts'
+import { signRequest } from '../../../src/core/identity/sign-request.ts'
 import { parseToken } from '../../../src/core/identity/token.ts'
 import {
   certificatesIn,
@@ -17,7 +18,6 @@ import {
   newEnrolment,
   printKey,
   selfSign,
-  signRequest,
 } from '../../../src/core/identity/x509.ts'
 import type { FuzzTarget } from '../target.ts'
 
@@ -83,9 +83,9 @@ const CLUSTER = { role: 'cluster', mesh: MESH, cluster: 'edge' } as const
 const NODE = { role: 'node', mesh: MESH, cluster: 'edge', node: 'n1' } as const
 const term = () => ({ lifeMs: CLUSTER_MS, now: Date.now(), enrolment: newEnrolment() })
 const clusterRequest = await createRequest(CLUSTER)
-const clusterPem = await signRequest(issuer, clusterRequest.csrPem, CLUSTER, term())
+const clusterPem = signRequest(issuer, clusterRequest.csrPem, CLUSTER, term())
 const nodeRequest = await createRequest(NODE)
-const nodePem = await signRequest(
+const nodePem = signRequest(
   { keyPem: clusterRequest.keyPem, certificatePem: clusterPem },
   nodeRequest.csrPem,
   NODE,
@@ -181,9 +181,9 @@ function offered(text: string): string {
 export const certificateRequest: FuzzTarget = {
   name: 'certificate-request',
   seeds: texts(nodeRequest.csrPem, clusterRequest.csrPem),
-  async run(bytes) {
+  run(bytes) {
     try {
-      const [signed] = certificatesIn(await signRequest(issuer, bytes.toString('latin1'), CLUSTER, term()))
+      const [signed] = certificatesIn(signRequest(issuer, bytes.toString('latin1'), CLUSTER, term()))
       if (signed === undefined || provenPrincipal(signed).role !== 'cluster')
         throw new Error('it was signed for another')
       return 'signed'
