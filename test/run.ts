@@ -1,6 +1,6 @@
 /**
  * What `npm test` runs: installs missing system tools, checks types, lint and format, runs the test files, and says
- * `N passed, N failed, N skipped` on the very last line. Beside each stands how long it took, and the processor time of all
+ * `N passed, N failed, N skipped` on the very last line, after each failure once more in short. Beside each stands how long it took, and the processor time of all
  * it started and waited for.
  *
  *     npm test                        everything
@@ -23,7 +23,7 @@ import { sweep } from '../src/lab/namespace.ts'
 import { killMarked } from './support/no-orphans.ts'
 import { fetchEngine, fetchPodman, sweepEngines } from './docker-engine.ts'
 import { hasTool, installTools, missingTools } from '../src/lab/system-tools.ts'
-import { TapCount, type Count } from './tap-count.ts'
+import { TapCount, type Count, type Failure } from './tap-count.ts'
 
 /** A file that takes longer is ended and has failed. */
 const FILE_TIMEOUT_SECONDS = 300
@@ -67,6 +67,8 @@ interface Outcome {
   skipped: string[]
   /** What failed, and what the file wrote to stderr. */
   lines: string[]
+  /** Each failure in one line. */
+  failures: string[]
   /** Seconds; unknown where there is no /proc. */
   processorTime: number
 }
@@ -82,6 +84,8 @@ const wanted = values.positionals
 const files = filesOf(wanted.length === 0 ? ['test'] : wanted)
 const total: Count = { passed: 0, failed: 0, skipped: 0 }
 const skips: string[] = []
+/** All failures in one line each: said again at the end, where a cut output still has them. */
+const failures: string[] = []
 /** Each file has a number of its own: whatever it has started ends with it. */
 let filesStarted = 0
 
@@ -116,6 +120,7 @@ if (process.env['CI'] === 'true' && skips.length > 0) {
   total.failed += refused
   total.skipped -= refused
 }
+for (const failure of failures) say(`failed: ${failure}`)
 say(`in ${((performance.now() - startedAt) / 1_000).toFixed(0)} s, ${childrenSeconds().toFixed(0)} s of processor time`)
 say(`${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped`)
 process.exit(total.failed === 0 ? 0 : 1)
@@ -166,7 +171,8 @@ async function runAll(next: () => string | undefined): Promise<void> {
 
 async function runOne(file: string): Promise<void> {
   const fileStartedAt = performance.now()
-  const { count, skipped, lines, processorTime } = await runFile(file)
+  const { count, skipped, lines, failures: failed, processorTime } = await runFile(file)
+  if (lines.length > 0) say(`${count.failed === 0 ? 'said by' : 'NOT OK '} ${file}:`)
   for (const line of lines) say(line)
   const took = wallAndProcessor(fileStartedAt, processorTime)
   say(`${count.failed === 0 ? 'ok    ' : 'NOT OK'}  ${file}  ${count.passed} passed in ${took}`)
@@ -174,6 +180,7 @@ async function runOne(file: string): Promise<void> {
   total.failed += count.failed
   total.skipped += count.skipped
   skips.push(...skipped)
+  failures.push(...failed)
 }
 
 /** One more lane, of short files, that takes one whenever the processors have had too little to do: the lanes often wait. */
@@ -221,12 +228,13 @@ async function runFile(file: string): Promise<Outcome> {
   const said: string[] = []
   createInterface({ input: child.stderr }).on('line', (line) => said.push(line))
   const counter = new TapCount()
-  const outcome: Outcome = { count: counter.count, skipped: [], lines: said, processorTime: Number.NaN }
+  const outcome: Outcome = { count: counter.count, skipped: [], lines: said, failures: [], processorTime: Number.NaN }
   let isShown = false
   const follow = (line: string) => {
     const failedBefore = counter.count.failed
     const point = counter.line(line)
     if (point !== undefined) isShown = counter.count.failed > failedBefore
+    if (point !== undefined && isShown && point.within.length > 0) said.push(`in ${point.within.join(' › ')}`)
     else if (/^ *(# Subtest|\d+\.\.\d+)/.test(line)) isShown = false
     if (isShown && line.trim() !== '') said.push(line)
     if (point?.skipped !== undefined && !point.closes) outcome.skipped.push(`${file}: ${point.name} (${point.skipped})`)
@@ -235,16 +243,21 @@ async function runFile(file: string): Promise<Outcome> {
   const how = await ended.promise
   clearTimeout(limit)
   killMarked(`${mark.name}=${mark.value}`)
-  if (how !== 'code 0' && counter.count.failed === 0) {
+  const fails = (what: string) => {
     counter.count.failed += 1
-    said.push(`${file} ended with ${how}`)
+    said.push(`${file} ${what}`)
+    outcome.failures.push(`${file} ${what}`)
   }
-  if (counter.count.passed + counter.count.failed + counter.count.skipped === 0) {
-    counter.count.failed += 1
-    said.push(`${file} asserted nothing`)
-  }
+  outcome.failures.push(...counter.failures.map((failure) => inShort(file, failure)))
+  const where = counter.running.length === 0 ? '' : ` in ${counter.running.join(' › ')}`
+  if (how !== 'code 0' && (counter.count.failed === 0 || where !== '')) fails(`ended with ${how}${where}`)
+  if (counter.count.passed + counter.count.failed + counter.count.skipped === 0) fails('asserted nothing')
   outcome.processorTime = await processorTime
   return outcome
+}
+
+function inShort(file: string, { within, name, line }: Failure): string {
+  return `${file}${line === undefined ? '' : `:${line}`}  ${[...within, name].join(' › ')}`
 }
 
 /** The kernel adds up what children spent when one of them has ended: what is new in the sum is the last one's. */
@@ -271,6 +284,7 @@ function wallAndProcessor(startedAt: number, processorTime: number): string {
 
 function fail(what: string): void {
   total.failed += 1
+  failures.push(what)
   say(`NOT OK  ${what}`)
 }
 

@@ -42,3 +42,38 @@ t.test('the summary says what the stream says', async (t) => {
     t.same([passed, failed, skipped], count, why)
   }
 })
+
+const HANGS = `# Subtest: outer
+    ok 1 - fine
+    # Subtest: inner
+        not ok 1 - should be equal
+          ---
+          at:
+            fileName: test/x.test.ts
+            lineNumber: 7
+          ...
+    not ok 2 - inner # time=3ms
+      ---
+      at:
+        lineNumber: 2
+      ...
+    # Subtest: waits`
+
+t.test('a failure in short: its subtests, its name and its line; and what runs when nothing more comes', async (t) => {
+  const counter = new TapCount()
+  for (const line of HANGS.split('\n')) counter.line(line)
+  t.same(counter.running, ['outer', 'waits'], 'what hangs')
+  for (const line of [
+    '        not ok 1 - timeout!',
+    '    not ok 3 - waits # time=3s',
+    'not ok 1 - outer # time=3s',
+    '1..1',
+  ])
+    counter.line(line)
+  t.same(counter.failures, [
+    { within: ['outer', 'inner'], name: 'should be equal', line: 7 },
+    { within: ['outer', 'waits'], name: 'timeout!' },
+  ])
+  t.same(counter.running, [], 'nothing runs any more')
+  t.same(counter.count, { passed: 1, failed: 2, skipped: 0 })
+})
