@@ -63,7 +63,7 @@ t.test('what is asked of a service concerns it as well, if the one that asks may
       why: 'both ask, the other more',
       spec: db(near('billing.acme.web', 30)),
       others: [web(near('shop.acme.db', 20))],
-      more: [{ type: 'latency', service: WEB, threshold: 20 }],
+      more: [{ type: 'latency', service: WEB, threshold: 20, convergenceSeconds: 300 }],
     },
     { why: 'both ask, the other less', spec: db(near(WEB, 10)), others: [web(near('shop.acme.db', 20))] },
     { why: 'a service of its own', spec: db(), others: [named('shop.acme.db.prod', web(apart('shop.acme.db')))] },

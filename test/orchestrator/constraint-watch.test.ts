@@ -4,6 +4,7 @@ import { silentLog } from '../../src/core/kit/log.ts'
 import { openMetrics } from '../../src/core/metrics.ts'
 import type { AssignmentRecord } from '../../src/orchestrator/cluster/assignments.ts'
 import { ConstraintWatch } from '../../src/orchestrator/cluster/constraint-watch.ts'
+import { withAskedBy } from '../../src/orchestrator/scheduling/asked-by-others.ts'
 import { nodeCandidate } from '../../src/orchestrator/scheduling/candidate.ts'
 import { shortOfCapacity } from '../../src/orchestrator/scheduling/short-of-capacity.ts'
 import { RULES } from '../../src/orchestrator/scheduling/schedule.ts'
@@ -25,6 +26,7 @@ function world({
   beside = [],
   service,
   storage = 0,
+  askers = [],
 }: {
   ms: Record<string, number | undefined>
   moves?: boolean
@@ -37,6 +39,8 @@ function world({
   /** What its document says instead. */
   service?: Record<string, unknown>
   storage?: number
+  /** Services of other documents that ask something of it. */
+  askers?: readonly ServiceSpec[]
 }) {
   const constraints = [{ type: 'latency', service: 'shop.acme.db', threshold: 20, rigidness: 1, convergence_time: 60 }]
   const assignment = assignmentOf(service ?? (kbit === undefined ? { constraints, storage } : { bandwidth_out: 500 }))
@@ -82,7 +86,7 @@ function world({
       anchors: {
         prepare: async () => undefined,
         requestFor: (spec: ServiceSpec) => ({
-          spec,
+          spec: withAskedBy(spec, askers),
           near: () => DB,
           placed: (id) =>
             beside.flatMap(({ node = '', assignment }) =>
@@ -164,6 +168,26 @@ t.test('what cannot be kept anywhere is told with the nearest that can take it, 
   )
 })
 
+t.test(
+  'of two documents that ask for latency between two services the one that asks for less counts for both',
+  async (t) => {
+    const own = [{ type: 'latency', service: 'shop.acme.db', threshold: 90, rigidness: 1, convergence_time: 60 }]
+    const asks = { type: 'latency', service: assignmentOf().spec.id, threshold: 20, rigidness: 1, convergence_time: 60 }
+    const db = assignmentOf({ microservice_name: 'db', constraints: [asks] }).spec
+    const { moved, told, pass } = world({ ms: { a: 50, b: 19, c: 17 }, service: { constraints: own }, askers: [db] })
+    await pass(65)
+    t.same(
+      moved.map(({ node }) => node),
+      ['edge/c'],
+      'to one that keeps it with a tenth to spare',
+    )
+    t.match(told[0], /^50 ms from shop\.acme\.db\.prod instead of 20; kept in 0 of \d+ measurements/)
+    const alone = world({ ms: { a: 50, b: 19, c: 17 }, service: { constraints: own } })
+    await alone.pass(65)
+    t.same([alone.moved, alone.told], [[], []])
+  },
+)
+
 t.test('what would leave files on its node is told, and stays', async (t) => {
   const { moved, asked, told, pass } = world({ ms: { a: 50, b: 5 }, storage: 7 })
   await pass(120)
@@ -219,6 +243,10 @@ t.test('a node whose link has become too slow is told, and left for one that is 
 
 t.test('an instance whose node does not fit any more is moved', async (t) => {
   const db = assignmentOf({ microservice_name: 'db' })
+  const avoiding = assignmentOf({
+    microservice_name: 'db',
+    constraints: [{ type: 'anti-affinity', service: assignmentOf().spec.id }],
+  })
   const besideIt: AssignmentRecord = { assignment: db, wanted: true, node: 'edge/a', state: 'running', restarts: 0 }
   const rows: {
     why: string
@@ -241,6 +269,12 @@ t.test('an instance whose node does not fit any more is moved', async (t) => {
     {
       why: 'one that it avoids is there',
       given: { service: { constraints: [{ type: 'anti-affinity', service: db.spec.id }] }, beside: [besideIt] },
+      now: () => undefined,
+      says: /it has an instance of shop\.acme\.db\.prod already; it moves to edge\/b$/,
+    },
+    {
+      why: 'one whose document avoids it is there, and does not go',
+      given: { service: {}, askers: [avoiding.spec], beside: [{ ...besideIt, assignment: avoiding }] },
       now: () => undefined,
       says: /it has an instance of shop\.acme\.db\.prod already; it moves to edge\/b$/,
     },

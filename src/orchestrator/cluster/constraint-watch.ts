@@ -104,12 +104,13 @@ export class ConstraintWatch {
     const search = { left: MOST_SEARCHES }
     this.#misfits.begin()
     for (const watched of assignments.all()) {
-      const { instance, spec } = watched.assignment
-      const isConcerned = this.#groupsOf(spec).length > 0 || this.#misfits.concerns(watched)
+      const { instance, spec: own } = watched.assignment
+      const { spec } = anchors.requestFor(own, instance)
+      const isConcerned = this.#groupsOf(spec).length > 0 || this.#misfits.concerns(instance, spec)
       if (!isConcerned && watched.violation === undefined) continue
       if (signal?.aborted === true) return
       if (++measured % SLICE === 0) await new Promise(setImmediate)
-      await anchors.prepare(spec)
+      await anchors.prepare(own)
       const record = assignments.get(instance)
       if (record !== undefined && (await this.#check(record, search))) violations++
     }
@@ -124,7 +125,8 @@ export class ConstraintWatch {
     const node = record.node === undefined ? undefined : nodes.alive(record.node)
     if (node === undefined || !record.wanted || record.state !== 'running') return false
     const now = clock.now()
-    const watched = this.#watchedOf(record, node.id, now)
+    const request = anchors.requestFor(spec, instance)
+    const watched = this.#watchedOf(record, { node: node.id, groups: this.#groupsOf(request.spec), now })
     const view = {
       facts: node.facts,
       condition: 'alive',
@@ -133,7 +135,6 @@ export class ConstraintWatch {
       instances: 0,
     } as const
     const candidate = nodeCandidate({ ...view, perService: new Map() })
-    const request = anchors.requestFor(spec, instance)
     const found = watched.groups.map((group) => measure(group, candidate, request))
     const histories = watched.groups.map((group, i) => {
       const history = watched.histories[i] as History
@@ -255,11 +256,13 @@ export class ConstraintWatch {
     return false
   }
 
-  /** Begins anew where it has moved, or its document says something else. */
-  #watchedOf({ assignment, constraintMoves = [] }: AssignmentRecord, node: NodeId, now: number): Watched {
-    const groups = this.#groupsOf(assignment.spec)
+  /** Begins anew where it has moved, or where its document or that of another says something else. */
+  #watchedOf(
+    { assignment, constraintMoves = [] }: AssignmentRecord,
+    { node, groups, now }: { node: NodeId; groups: readonly Group[]; now: number },
+  ): Watched {
     const known = this.#watched.get(assignment.instance)
-    if (known?.node === node && JSON.stringify(known.groups) === JSON.stringify(groups)) return known
+    if (known?.node === node && JSON.stringify(known.groups) === JSON.stringify(groups)) return { ...known, groups }
     const histories = groups.map((): History => ({ since: now, samples: [] }))
     const offset = now - this.#parts.clock.wall()
     const moves = known?.moves ?? constraintMoves.map((at) => Math.min(at + offset, now)) // the clock may have been set back

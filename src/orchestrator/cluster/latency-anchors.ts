@@ -37,7 +37,8 @@ export class LatencyAnchors {
   }
 
   /** Call before a decision: fetches the entries it needs, and has nodes without a coordinate measure. */
-  async prepare({ constraints, prefersNear = [] }: ServiceSpec): Promise<void> {
+  async prepare(own: ServiceSpec): Promise<void> {
+    const { constraints, prefersNear = [] } = this.#asked(own)
     const keys = new Set(
       [...constraints, ...prefersNear].flatMap(({ service }) => (service === undefined ? [] : [keyOf(service)])),
     )
@@ -53,8 +54,11 @@ export class LatencyAnchors {
 
   /** What a decision about this instance depends on beside the nodes. `spec`: with what services of other documents ask of it. */
   requestFor(own: ServiceSpec, instance?: InstanceId): PlacementRequest {
-    const spec = withAskedBy(own, this.#parts.assignments.askers(own.id))
-    return { spec, near: this.near, placed: (service) => this.placed(service, instance) }
+    return { spec: this.#asked(own), near: this.near, placed: (service) => this.placed(service, instance) }
+  }
+
+  #asked(own: ServiceSpec): ServiceSpec {
+    return withAskedBy(own, this.#parts.assignments.askers(own.id))
   }
 
   readonly near = (constraint: Constraint): readonly Anchor[] => {

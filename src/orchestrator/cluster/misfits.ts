@@ -37,8 +37,8 @@ export class Misfits {
     this.#short = this.#shortOnes()
   }
 
-  /** Whether there is anything to ask about it. */
-  concerns({ assignment: { instance, spec } }: AssignmentRecord): boolean {
+  /** Whether there is anything to ask about it. `spec`: with what services of other documents ask of it. */
+  concerns(instance: InstanceId, spec: ServiceSpec): boolean {
     return this.#short.has(instance) || spec.constraints.some(({ type }) => WATCHED.has(type))
   }
 

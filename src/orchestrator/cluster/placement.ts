@@ -76,7 +76,8 @@ export class Placement {
     const { assignments, nodes, metrics, log, anchors, dispatch, explanations, rules, root } = this.#parts
     const asked = assignments.get(id)
     // without constraints nothing is waited for, so that the decision is one step with what came before
-    if (asked !== undefined && dependsOnOthers(asked.assignment.spec)) await anchors.prepare(asked.assignment.spec)
+    if (asked !== undefined && dependsOnOthers(anchors.requestFor(asked.assignment.spec, id).spec))
+      await anchors.prepare(asked.assignment.spec)
     const refusals = new Map<NodeId, string>([...alreadyRefused].map((node) => [node, REFUSED_ALREADY]))
     for (;;) {
       const record = assignments.get(id)

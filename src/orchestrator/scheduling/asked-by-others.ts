@@ -29,14 +29,15 @@ export function withAskedBy(spec: ServiceSpec, others: readonly ServiceSpec[]): 
   const wishes: NearWish[] = []
   for (const other of others) {
     if (other.id === spec.id || !mayAsk(other, spec)) continue
-    for (const { type, service, over = 'node', threshold } of other.constraints) {
+    for (const constraint of other.constraints) {
+      const { type, service, over = 'node', threshold } = constraint
       if (service === undefined || !means(service, spec.id)) continue
       if (type === 'anti-affinity' && !avoids([...spec.constraints, ...constraints], { id: other.id, over }))
         constraints.push({ type, service: other.id, over })
       if (type !== 'latency' || threshold === undefined) continue
       const own = spec.constraints.filter((each) => each.type === 'latency' && means(each.service, other.id))
       if (own.some((each) => threshold < (each.threshold ?? Infinity)))
-        constraints.push({ type, service: other.id, threshold })
+        constraints.push({ ...constraint, service: other.id })
       const isKnown = own.length > 0 || spec.prefersNear?.some((wish) => means(wish.service, other.id)) === true
       if (!isKnown) wishes.push({ type, service: other.id, threshold })
     }
