@@ -283,6 +283,8 @@ export interface Assignment {
   generation: number
   /** Grows with every other change that a running instance takes over; absent in messages of earlier versions. */
   revision?: number
+  /** What services of other documents ask of this one, as of when the root told its cluster (scheduling/asked-by-others.ts). */
+  asked?: { constraints: readonly Constraint[]; prefersNear: readonly NearWish[] }
   /** Grows when the cluster replaces the run although the document is the same: a restart, or a move. 0 when absent. */
   epoch?: number
 }

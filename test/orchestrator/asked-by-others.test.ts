@@ -1,5 +1,7 @@
 import t from 'tap'
 import { AssignmentIndex } from '../../src/orchestrator/cluster/assignment-index.ts'
+import { assignmentOf } from '../../src/orchestrator/root/asking-services.ts'
+import { RootStore, type ServiceRecord } from '../../src/orchestrator/root/root-store.ts'
 import { targetsOf, withAskedBy } from '../../src/orchestrator/scheduling/asked-by-others.ts'
 import type { ServiceSpec } from '../../src/orchestrator/spec.ts'
 import { specOf } from './specs.ts'
@@ -100,4 +102,34 @@ t.test('who asks is found by the service that is asked, for as long as there is 
   index.replace(undefined, zero, [])
   index.clear()
   t.same([asking(), index.named(WEB)], [[], []])
+})
+
+t.test('the root knows who asks, whatever is written meanwhile', async (t) => {
+  using store = RootStore.open(t.testdir())
+  const { services, asking } = store
+  const put = (spec: ServiceSpec) => services.put(spec.id, { id: spec.id, spec } as ServiceRecord)
+  const asked = () => asking.askedOf(db())?.constraints.map(({ service }) => service)
+  put(db())
+  t.equal(asking.askedOf(db()), undefined)
+  put(web(apart('shop.acme.db')))
+  put(theirs(apart('shop.acme.db')))
+  t.same(asked(), [WEB], 'but not who may not')
+  const record = { id: 'shop.acme.db.prod.0', ordinal: 0 }
+  const given = { spec: db(), generation: 3, revision: 7 }
+  const wish = { type: 'anti-affinity', service: WEB, over: 'node' }
+  t.match(assignmentOf(record, given, asking), { revision: 7, asked: { constraints: [wish], prefersNear: [] } })
+  put(web())
+  t.same(asked(), undefined, 'its document does not say so any more')
+  t.notOk('asked' in assignmentOf(record, given, asking))
+  const failing = () =>
+    store.database.transaction(() => {
+      put(web(apart('shop.acme.db')))
+      t.same(asked(), [WEB])
+      throw new Error('it fails')
+    })
+  t.throws(failing, { message: 'it fails' })
+  t.equal(asked(), undefined, 'a transaction that failed')
+  t.ok(services.create('a', { id: 'a', spec: named('a.acme.b.c', web(apart('shop.acme.db'))) } as ServiceRecord))
+  t.ok(services.delete('a'))
+  t.equal(asked(), undefined, 'a service that was deleted')
 })

@@ -57,3 +57,20 @@ t.test('a service of another document goes nowhere near one that avoids it', asy
   const nodes = (await world.instances()).map(({ node = '' }) => node)
   t.same(new Set(nodes), new Set(['edge/a', 'edge/b']))
 })
+
+t.test('the same where the one that avoids it is in another cluster', async (t) => {
+  await using world = await mesh({ clusters: ['edge', 'far'] })
+  await world.node('x', { cluster: 'far', area: 'west' })
+  await world.node('a', { area: 'west' })
+  await world.node('b', { area: 'east' })
+  await world.known()
+  const here = (cluster: string) => ({ type: 'clusters', allowed: [cluster] })
+  const apart = { type: 'anti-affinity', service: 'shop.acme.db', over: 'area' }
+  const billing = sla({ microservice_name: 'web', constraints: [here('far'), apart] })
+  Object.assign(billing.applications[0] ?? {}, { application_name: 'billing' })
+  await world.api.call('POST', '/apps', billing)
+  await world.running(1)
+  await world.api.call('POST', '/apps', sla({ microservice_name: 'db', constraints: [here('edge')] }))
+  const rows = await world.running(2)
+  t.same(rows.map(({ node = '' }) => node).toSorted(), ['edge/b', 'far/x'], 'a has the smaller id')
+})

@@ -110,7 +110,7 @@ export class ConstraintWatch {
       if (!isConcerned && watched.violation === undefined) continue
       if (signal?.aborted === true) return
       if (++measured % SLICE === 0) await new Promise(setImmediate)
-      await anchors.prepare(own)
+      await anchors.prepare(own, instance)
       const record = assignments.get(instance)
       if (record !== undefined && (await this.#check(record, search))) violations++
     }

@@ -54,7 +54,7 @@ export class Dispatch {
   /** Returns `undefined` when the node has accepted, else why not. */
   async assign(
     node: LinkedNode,
-    { assignment }: Pick<AssignmentRecord, 'assignment'>,
+    { assignment: { asked: _asked, ...assignment } }: Pick<AssignmentRecord, 'assignment'>,
     replacement: Replacement = 'stop-first',
   ): Promise<string | undefined> {
     try {

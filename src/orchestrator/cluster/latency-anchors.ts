@@ -1,6 +1,6 @@
 import { clusterOf, interestOf, type InstanceId, type InterestKey, type NodeId } from '../../core/model/ids.ts'
 import type { NodeReach } from '../../core/model/node.ts'
-import { withAskedBy } from '../scheduling/asked-by-others.ts'
+import { withAsked, withAskedBy } from '../scheduling/asked-by-others.ts'
 import type { Anchor } from '../scheduling/distance.ts'
 import type { Placed, PlacementRequest } from '../scheduling/placement-request.ts'
 import { distanceKm, fibreMs } from '../scheduling/geometry.ts'
@@ -37,8 +37,8 @@ export class LatencyAnchors {
   }
 
   /** Call before a decision: fetches the entries it needs, and has nodes without a coordinate measure. */
-  async prepare(own: ServiceSpec): Promise<void> {
-    const { constraints, prefersNear = [] } = this.#asked(own)
+  async prepare(own: ServiceSpec, instance?: InstanceId): Promise<void> {
+    const { constraints, prefersNear = [] } = this.#asked(own, instance)
     const keys = new Set(
       [...constraints, ...prefersNear].flatMap(({ service }) => (service === undefined ? [] : [keyOf(service)])),
     )
@@ -54,11 +54,19 @@ export class LatencyAnchors {
 
   /** What a decision about this instance depends on beside the nodes. `spec`: with what services of other documents ask of it. */
   requestFor(own: ServiceSpec, instance?: InstanceId): PlacementRequest {
-    return { spec: this.#asked(own), near: this.near, placed: (service) => this.placed(service, instance) }
+    return { spec: this.#asked(own, instance), near: this.near, placed: (service) => this.placed(service, instance) }
   }
 
-  #asked(own: ServiceSpec): ServiceSpec {
-    return withAskedBy(own, this.#parts.assignments.askers(own.id))
+  /** Of services that have instances here their own documents say what they ask; of others, what the root said with the instance. */
+  #asked(own: ServiceSpec, instance?: InstanceId): ServiceSpec {
+    const { assignments } = this.#parts
+    const spec = withAskedBy(own, assignments.askers(own.id))
+    const asked = instance === undefined ? undefined : assignments.get(instance)?.assignment.asked
+    if (asked === undefined) return spec
+    const isElsewhere = ({ service = '' }: Constraint) => assignments.named(service).length === 0
+    const constraints = asked.constraints.filter(isElsewhere)
+    const prefersNear = asked.prefersNear.filter(isElsewhere)
+    return constraints.length + prefersNear.length === 0 ? spec : withAsked(spec, { constraints, prefersNear })
   }
 
   readonly near = (constraint: Constraint): readonly Anchor[] => {

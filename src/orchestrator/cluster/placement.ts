@@ -77,7 +77,7 @@ export class Placement {
     const asked = assignments.get(id)
     // without constraints nothing is waited for, so that the decision is one step with what came before
     if (asked !== undefined && dependsOnOthers(anchors.requestFor(asked.assignment.spec, id).spec))
-      await anchors.prepare(asked.assignment.spec)
+      await anchors.prepare(asked.assignment.spec, id)
     const refusals = new Map<NodeId, string>([...alreadyRefused].map((node) => [node, REFUSED_ALREADY]))
     for (;;) {
       const record = assignments.get(id)
@@ -154,7 +154,7 @@ export class Placement {
   /** A node for one more run of the service that has not refused it, `only` this one if given. */
   async choose({ spec, instance }: Assignment, refusals: ReadonlyMap<NodeId, string>, only?: NodeId): Promise<Choice> {
     const { assignments, nodes, anchors, explanations, rules } = this.#parts
-    await anchors.prepare(spec)
+    await anchors.prepare(spec, instance)
     const views = nodeViews(nodes, assignments)
     const candidates = views.map(nodeCandidate).filter(({ id }) => only === undefined || id === only)
     const request = { ...anchors.requestFor(spec, instance), refusedBy: new Set(refusals.keys()) }
@@ -177,7 +177,7 @@ export class Placement {
   /** Why the instance would not be placed on the node that it is on, as its document is now. */
   async unsuited(node: LinkedNode, { spec, instance }: Assignment): Promise<string | undefined> {
     const { anchors, assignments, rules } = this.#parts
-    await anchors.prepare(spec)
+    await anchors.prepare(spec, instance)
     const view = viewWithout(node, instance, assignments)
     return refusal(anchors.requestFor(spec, instance), nodeCandidate(view), rules.filters)
   }

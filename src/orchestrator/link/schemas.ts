@@ -172,6 +172,11 @@ export const Report = as<InstanceReport>(
   }),
 )
 
+const NearWishes = many(
+  Type.Object({ type: Type.Literal('latency'), service: text(300), threshold: Type.Number() }),
+  16,
+)
+
 const Constraint = Type.Object({
   type: Type.Enum([...CONSTRAINT_TYPES]),
   cluster: Type.Optional(text(63)),
@@ -303,9 +308,7 @@ export const Spec = as<ServiceSpec>(
       }),
     ),
     constraints: many(Constraint, 64),
-    prefersNear: Type.Optional(
-      many(Type.Object({ type: Type.Literal('latency'), service: text(300), threshold: Type.Number() }), 16),
-    ),
+    prefersNear: Type.Optional(NearWishes),
     connectivity: many(text(300), 256),
     startsAfterConnectivity: Type.Optional(Type.Literal(true)),
     addresses: Type.Record(ChoiceKey, text(64)),
@@ -320,6 +323,7 @@ export const AssignmentOf = as<Assignment>(
     generation: Seq,
     revision: Type.Optional(Seq),
     epoch: Type.Optional(Seq),
+    asked: Type.Optional(Type.Object({ constraints: many(Constraint, 64), prefersNear: NearWishes })),
   }),
 )
 

@@ -8,6 +8,7 @@ import type { Candidate } from '../scheduling/candidate.ts'
 import { whatIf, type Explanation } from '../scheduling/explain.ts'
 import type { Rules } from '../scheduling/schedule.ts'
 import { clusterCandidate } from '../scheduling/summary.ts'
+import type { ServiceSpec } from '../spec.ts'
 import { requestFor } from './placement-facts.ts'
 import type { Clusters, LinkedCluster } from './clusters.ts'
 import type { Reconciler } from './reconciler.ts'
@@ -67,7 +68,7 @@ export async function explainPlacement(
   const its = record?.cluster === undefined || anew ? undefined : clusters.linked(record.cluster)
   const asked = its === undefined ? [...clusters.all()].slice(0, MOST_CLUSTERS) : [its]
   const open = asked.filter(({ name }) => parts.view.seesCluster(name))
-  const told = await Promise.all(open.map((cluster) => askCluster(cluster, service, record, { anew, most })))
+  const told = await Promise.all(open.map((cluster) => askCluster(cluster, request.spec, record, { anew, most })))
   const detail = record === undefined ? whyWaiting(service, store.instancesOf(service.id), store.whole) : record.detail
   return {
     service: service.id,
@@ -92,7 +93,7 @@ function candidatesFor(service: ServiceId, record: InstanceRecord | undefined, p
 
 async function askCluster(
   { name, link, version }: LinkedCluster,
-  { spec }: ServiceRecord,
+  spec: ServiceSpec,
   record: InstanceRecord | undefined,
   options: ExplainOptions,
 ): Promise<ClusterExplanation> {

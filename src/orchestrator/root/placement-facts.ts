@@ -1,5 +1,6 @@
 import { interestOf, type InstanceId } from '../../core/model/ids.ts'
 import type { Anchor } from '../scheduling/distance.ts'
+import { withAsked } from '../scheduling/asked-by-others.ts'
 import type { Placed, PlacementRequest } from '../scheduling/placement-request.ts'
 import type { Constraint, ServiceSpec } from '../spec.ts'
 import { admission, mayKnow } from './people/admission.ts'
@@ -16,7 +17,7 @@ export function requestFor(
   const others = (service: string) => placedRecords(service, spec, store).filter(({ id }) => id !== except)
   const admitted = admission(spec, store)
   return {
-    spec,
+    spec: withAsked(spec, store.asking.askedOf(spec)),
     ...(admitted === undefined ? {} : { admitted }),
     near: ({ service }: Constraint) =>
       service === undefined ? [] : others(service).slice(0, MOST_ANCHORS).flatMap(anchorAt),

@@ -11,7 +11,8 @@ import { KeptDecisions } from '../scheduling/kept-decisions.ts'
 import type { PlacementRequest } from '../scheduling/placement-request.ts'
 import { reasonsText, schedule, type Rules } from '../scheduling/schedule.ts'
 import { clusterCandidate } from '../scheduling/summary.ts'
-import type { Assignment, MoveCause, ServiceSpec } from '../spec.ts'
+import type { MoveCause, ServiceSpec } from '../spec.ts'
+import { assignmentOf } from './asking-services.ts'
 import { ClusterRequests } from './cluster-requests.ts'
 import { askedOf, leftBy, refusedOf, runsAtFormer } from './former-place.ts'
 import { changeInstance } from './instance-records.ts'
@@ -189,7 +190,7 @@ export class Placing {
     this.#change(id, askedOf(record, name, { generation, revision, cause }))
     clusters.subscribe(name, [interestOf(service.id)])
     clusters.ask(name, id, demandOf(spec))
-    const assignment: Assignment = { instance: id, ordinal: record.ordinal, spec, generation, revision }
+    const assignment = assignmentOf(record, { spec, generation, revision }, store.asking)
     try {
       // one that moves is asked for by itself: the answer then has the node
       const isMove = record.cluster !== undefined

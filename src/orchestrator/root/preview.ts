@@ -97,7 +97,9 @@ async function placesOf(spec: ServiceSpec, ordinals: readonly number[], context:
   const places = new Map<string, { nodes: NodeId[]; reason?: string | undefined } | undefined>()
   for (const [cluster, all] of Map.groupBy(chosen, ({ cluster }) => cluster)) {
     if (cluster === undefined) continue
-    const asked = clusters.linked(cluster)?.link.request('placement.preview', { spec, instances: all.length })
+    const asked = clusters
+      .linked(cluster)
+      ?.link.request('placement.preview', { spec: request.spec, instances: all.length })
     places.set(cluster, await asked?.catch(() => undefined)) // gone meanwhile, or of a version without this request
   }
   const isAnyNowhere = chosen.some(({ cluster }) => cluster === undefined)

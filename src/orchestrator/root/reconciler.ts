@@ -6,7 +6,7 @@ import type { Metrics } from '../../core/metrics.ts'
 import type { InstanceId, ServiceId } from '../../core/model/ids.ts'
 import { reasonOf } from '../link/reason.ts'
 import type { Rules } from '../scheduling/schedule.ts'
-import type { Assignment } from '../spec.ts'
+import { assignmentOf } from './asking-services.ts'
 import type { InstanceChange, RootStore, ServiceRecord } from './root-store.ts'
 import { ClusterRequests } from './cluster-requests.ts'
 import type { Clusters } from './clusters.ts'
@@ -255,7 +255,7 @@ export class Reconciler {
     const cluster = clusters.linked(record?.cluster ?? '')
     if (record === undefined || service === undefined || cluster === undefined) return undefined
     const { spec, generation, revision = 0 } = service
-    const assignment: Assignment = { instance: id, ordinal: record.ordinal, spec, generation, revision }
+    const assignment = assignmentOf(record, { spec, generation, revision }, store.asking)
     try {
       const { moved } = await cluster.link.request('delegate', { assignment, keepsPlace })
       this.#change(id, { revision, unsuited: undefined, ...(moved === true ? { state: 'placed' } : {}) })

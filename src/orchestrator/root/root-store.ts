@@ -9,6 +9,7 @@ import type { VipIndex } from '../../core/model/service.ts'
 import type { KeptDecision } from '../scheduling/kept-decisions.ts'
 import type { MoveCause, ServiceSpec, SuccessorReport } from '../spec.ts'
 import type { NodeRow } from '../link/messages/cluster-root.ts'
+import { type Asking, AskingServices } from './asking-services.ts'
 import type { AuditEntry } from './people/audit.ts'
 import type { ClusterOwner, Organisation, User, UserToken } from './people/records.ts'
 import type { EnrolmentRecord } from './revocation-register.ts'
@@ -206,6 +207,8 @@ export class RootStore implements Disposable {
   readonly database: Store
   readonly apps: Collection<AppRecord>
   readonly services: Collection<ServiceRecord>
+  /** Who asks what of whom, of all services. */
+  readonly asking: Asking
   readonly instances: Collection<InstanceRecord>
   readonly vips: Collection<VipRecord>
   readonly clusters: Collection<ClusterRecord>
@@ -240,7 +243,10 @@ export class RootStore implements Disposable {
   private constructor(database: Store) {
     this.database = database
     this.apps = database.keptCollection('apps')
-    this.services = database.keptCollection('services')
+    const services = new AskingServices<ServiceRecord>(database.keptCollection('services'))
+    database.onRollback(() => services.reload())
+    this.services = services
+    this.asking = services
     this.instances = database.keptCollection('instances')
     this.vips = database.collection('vips')
     this.clusters = database.keptCollection('clusters')

@@ -59,7 +59,9 @@ async function countedBy(
   store: RootStore,
 ): Promise<Counted> {
   try {
-    const { nodes, reasons, nearest } = await link.request('placement.explain', { spec })
+    const { nodes, reasons, nearest } = await link.request('placement.explain', {
+      spec: requestFor(spec, { store }).spec,
+    })
     const counts = Object.fromEntries(reasons.map((each) => [each.reason, each.nodes]))
     return { cluster: name, nodes, reasons: counts, ...(nearest === undefined ? {} : { nearest }) }
   } catch {

@@ -3,7 +3,7 @@ import type { Clock } from '../../core/kit/clock.ts'
 import type { Log } from '../../core/kit/log.ts'
 import { interestOf, type InstanceId, type ServiceId } from '../../core/model/ids.ts'
 import { reasonOf } from '../link/reason.ts'
-import type { Assignment } from '../spec.ts'
+import { assignmentOf } from './asking-services.ts'
 import { type Clusters, sendEntries } from './clusters.ts'
 import { entriesUnder } from './entries.ts'
 import type { EventSink } from './events/event.ts'
@@ -86,7 +86,7 @@ export class Updates {
     }
     this.#asking.add(id)
     sendEntries(cluster.link, [entriesUnder(interestOf(service.id), store, vips)])
-    const assignment: Assignment = { instance: id, ordinal: record.ordinal, spec, generation, revision }
+    const assignment = assignmentOf(record, { spec, generation, revision }, store.asking)
     try {
       const replacement = how === 'stop-first' ? {} : { replacement: how }
       const { gap } = await cluster.link.request('delegate', { assignment, ...replacement })

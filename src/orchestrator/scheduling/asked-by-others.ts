@@ -23,8 +23,28 @@ export function targetsOf({ id, constraints }: Pick<ServiceSpec, 'id' | 'constra
   return [...new Set(named)].filter((service) => service !== id && service !== interestOf(id))
 }
 
+/** What others ask of a service that its own document does not say. */
+export interface Asked {
+  constraints: readonly Constraint[]
+  prefersNear: readonly NearWish[]
+}
+
 /** The service as it is placed; itself where nobody asks anything of it that its own document does not say. */
 export function withAskedBy(spec: ServiceSpec, others: readonly ServiceSpec[]): ServiceSpec {
+  return withAsked(spec, askedBy(spec, others))
+}
+
+export function withAsked(spec: ServiceSpec, asked: Asked | undefined): ServiceSpec {
+  if (asked === undefined) return spec
+  const { constraints, prefersNear: wishes } = asked
+  return {
+    ...spec,
+    constraints: [...spec.constraints, ...constraints].slice(0, Math.max(MOST_CONSTRAINTS, spec.constraints.length)),
+    ...(wishes.length === 0 ? {} : { prefersNear: [...(spec.prefersNear ?? []), ...wishes].slice(0, MOST_WISHES) }),
+  }
+}
+
+export function askedBy(spec: ServiceSpec, others: readonly ServiceSpec[]): Asked | undefined {
   const constraints: Constraint[] = []
   const wishes: NearWish[] = []
   for (const other of others) {
@@ -42,12 +62,8 @@ export function withAskedBy(spec: ServiceSpec, others: readonly ServiceSpec[]): 
       if (!isKnown) wishes.push({ type, service: other.id, threshold })
     }
   }
-  if (constraints.length + wishes.length === 0) return spec
-  return {
-    ...spec,
-    constraints: [...spec.constraints, ...constraints].slice(0, Math.max(MOST_CONSTRAINTS, spec.constraints.length)),
-    ...(wishes.length === 0 ? {} : { prefersNear: [...(spec.prefersNear ?? []), ...wishes].slice(0, MOST_WISHES) }),
-  }
+  if (constraints.length + wishes.length === 0) return undefined
+  return { constraints: constraints.slice(0, MOST_CONSTRAINTS), prefersNear: wishes.slice(0, MOST_WISHES) }
 }
 
 function mayAsk(other: ServiceSpec, { appNamespace, allow }: ServiceSpec): boolean {
