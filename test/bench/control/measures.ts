@@ -178,6 +178,9 @@ const large: Scenario = {
   },
 }
 
+/** Whatever the machine has: room for half of the external instances, which ask for 16 MB each and use none. */
+const AMPLE = { memoryMb: 65_536 }
+
 const AGENT_PLACED = '4,700 external instances on two agents: longest block of an agent'
 const AGENT_GONE = '4,700 external instances deleted: longest block of an agent'
 const AGENT_CPU = 'agent with 170 instances checked every 2 s: CPU at rest'
@@ -191,7 +194,7 @@ const agents: Scenario = {
   run: async (size, { say, profile }) => {
     await using plane = await Plane.start({ clusters: 1, profile })
     const origin = await plane.openOrigin()
-    const agent = await plane.startAgent('a')
+    const agent = await plane.startAgent('a', AMPLE)
     const few = { apps: 1, services: size.checked, origin }
     await applyAll(plane, few)
     await until(async () => (await plane.knownToRun()) === size.checked, 'the checked instances run', 300_000, 200)
@@ -203,7 +206,7 @@ const agents: Scenario = {
     await agent.call('resumeWatch')
     say(`an agent with ${size.checked} instances uses ${cpu.toFixed(2)} % of a core`)
     await removeAll(plane, few)
-    await plane.startAgent('b')
+    await plane.startAgent('b', AMPLE)
     const many = { apps: size.agentApps, services: size.agentServices, origin, checkSeconds: 60 }
     const placed = await place(plane, many)
     const gone = await removeAll(plane, many)

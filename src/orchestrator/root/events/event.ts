@@ -21,7 +21,7 @@ export const EVENT_WORDS = {
   failed: 'its program could not be started, or ended too often',
   finished: 'a one-shot job has ended well',
   lost: 'its node, or its cluster, no longer answers',
-  violated: 'it does not keep to its latency, geo or bandwidth constraint',
+  violated: 'it does not keep to what its document asks for: its node is too far, too full or does not fit any more',
   kept: 'it keeps to its constraints again',
   updated: 'it was given the newest document',
   stuck: 'the new version does not become ready: the roll-out has stopped',
