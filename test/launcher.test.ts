@@ -3,6 +3,7 @@ import { join, resolve } from 'node:path'
 import t from 'tap'
 import { Program, run } from '../src/lab/program.ts'
 import './support/no-orphans.ts'
+import { until } from './support/until.ts'
 
 /*
  * `.config/node24.cjs` starts every npm script. Here it runs under this Node, which a preloaded file makes look like Node 18:
@@ -50,9 +51,9 @@ t.test('signals reach the program, and its end by a signal becomes an exit code'
   const lines: string[] = []
   const script = `process.on('SIGHUP', () => console.log('HUP')); setInterval(() => {}, 1000); console.log('up')`
   await using program = Program.start(argv('-e', script), { onLine: (line) => lines.push(line) })
-  while (!lines.includes('up')) await new Promise((resolve) => setTimeout(resolve, 10))
+  await until(() => lines.includes('up'))
   process.kill(program.pid, 'SIGHUP')
-  while (!lines.includes('HUP')) await new Promise((resolve) => setTimeout(resolve, 10))
+  await until(() => lines.includes('HUP'))
   process.kill(program.pid, 'SIGTERM')
   t.equal(await program.exited, 'code 143')
 })

@@ -2,6 +2,7 @@ import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import t from 'tap'
 import { Program } from '../src/lab/program.ts'
+import { until } from './support/until.ts'
 
 /** A test that is ended by force leaves no program behind, although the lab starts each in a process group of its own. */
 
@@ -68,11 +69,4 @@ function processes(matches: (text: string) => boolean, kind: 'cmdline' | 'enviro
       return [] // ended meanwhile
     }
   })
-}
-
-async function until(claim: () => boolean, what: string): Promise<void> {
-  for (const endAt = Date.now() + 60_000; !claim(); ) {
-    if (Date.now() > endAt) throw new Error(`not within 20 s: ${what}`)
-    await new Promise((resolve) => setTimeout(resolve, 50))
-  }
 }

@@ -5,6 +5,7 @@ import { Program, run, type Result } from '../../src/lab/program.ts'
 import { commandThreads, needsProcess } from './command-threads.ts'
 import '../support/no-orphans.ts'
 import { LAUNCHER } from '../support/launcher.ts'
+import { until } from '../support/until.ts'
 
 /** An agent that is killed leaves its instances to the next one, and here none comes. */
 const STOP_MS = 20_000
@@ -111,11 +112,7 @@ export class Machines implements AsyncDisposable {
   }
 }
 
-/** Asks again and again until it is so. */
+/** `until` with a command, which takes 30 ms of processor time. */
 export async function eventually(claim: () => Promise<boolean>, what: string, limitMs = 60_000): Promise<void> {
-  for (const endAt = Date.now() + limitMs; Date.now() < endAt; ) {
-    if (await claim()) return
-    await new Promise((resolve) => setTimeout(resolve, 100)) // to ask costs 30 ms of processor time
-  }
-  throw new Error(`not within ${limitMs} ms: ${what}`)
+  await until(claim, what, undefined, { limitMs, lookMs: 100 })
 }

@@ -4,7 +4,8 @@ import { randomBytes } from 'node:crypto'
 import t from 'tap'
 import { heldBytes } from '../support/held-bytes.ts'
 import { Agents, endOf, PATIENT } from '../proxy/two-agents.ts'
-import { digestOf, echo, serve, until } from '../proxy/world.ts'
+import { digestOf, echo, serve } from '../proxy/world.ts'
+import { until } from '../support/until.ts'
 
 /*
  * What happens to flows when something fails:

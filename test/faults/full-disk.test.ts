@@ -21,6 +21,7 @@ import { eventually } from '../cli/program.ts'
 import { LAUNCHER } from '../support/launcher.ts'
 import { assignmentOf } from '../orchestrator/specs.ts'
 import { nodeWith } from '../orchestrator/worker-node.ts'
+import { until } from '../support/until.ts'
 
 /* A disk with no room left: nothing that runs is disturbed, and what could not be written is written when there is room. */
 
@@ -79,7 +80,7 @@ t.test('instances on a node whose state disk is full', { skip }, async (t) => {
   t.equal((await here.becomes('running')).instance, other.instance, 'and a new one starts')
 
   makeRoom()
-  while (worker.stateProblem !== undefined) await new Promise((resolve) => setTimeout(resolve, 50))
+  await until(() => worker.stateProblem === undefined)
   const records = readdirSync(join(dir, 'run')).filter((name) => name.endsWith('.json'))
   t.equal(records.length, 2, 'both are on disk once there is room')
   for (const name of records) t.match(JSON.parse(readFileSync(join(dir, 'run', name), 'utf8')), { state: 'running' })

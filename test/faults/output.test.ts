@@ -21,6 +21,7 @@ import { systemClock } from '../../src/core/kit/clock.ts'
 import { assignmentOf } from '../orchestrator/specs.ts'
 import { freshDir, nodeWith } from '../orchestrator/worker-node.ts'
 import { heard } from '../support/heard.ts'
+import { until } from '../support/until.ts'
 
 /*
  * What instances print while their agent is killed or stopped. A pipe holds 64 KiB: a program that has printed many times that
@@ -48,11 +49,6 @@ function printer(counter: string, bytesPerSecond: number): string[] {
   return [process.execPath, '-e', program]
 }
 
-async function eventually(isSo: () => boolean, what: string, ms = 60_000): Promise<void> {
-  for (const until = Date.now() + ms; !isSo(); await systemClock.sleep(50))
-    if (Date.now() > until) throw new Error(`not within ${ms} ms: ${what}`)
-}
-
 /** An agent with one instance, ended whatever happens. */
 async function agentWith(t: Test, bytesPerSecond: number, dir = freshDir()) {
   const counter = join(tmpdir(), `hedgerow-output-${process.pid}-${++agents}`)
@@ -62,7 +58,7 @@ async function agentWith(t: Test, bytesPerSecond: number, dir = freshDir()) {
     { stdio: ['ignore', 'pipe', 'inherit'] },
   )
   const pid = Number(String(await heard(child.stdout)))
-  await eventually(() => existsSync(counter), 'it prints')
+  await until(() => existsSync(counter), 'it prints')
   const printed = () => Number(readFileSync(counter, 'utf8'))
   const signal = (name: NodeJS.Signals) => void (child as ChildProcess).kill(name)
   const startTime = statOf(pid)?.startTime ?? 0
@@ -77,7 +73,7 @@ async function agentWith(t: Test, bytesPerSecond: number, dir = freshDir()) {
   const { kept } = filesOf(instance, { runDir: join(dir, 'run'), logsDir: join(dir, 'logs') })
   const printsOn = async (pipes: number) => {
     const before = printed()
-    await eventually(() => (printed() - before) * 100 > pipes * PIPE_BYTES, 'it prints on')
+    await until(() => (printed() - before) * 100 > pipes * PIPE_BYTES, 'it prints on')
   }
   const exited = once(child, 'exit')
   return { dir, pid, child, exited, printed, printsOn, signal, end, kept }
@@ -136,14 +132,11 @@ for (const [name, bytesPerSecond] of [
     await agent.printsOn(8)
     t.equal(statOf(agent.child.pid as number)?.state, 'T', 'the agent stood still meanwhile')
     agent.signal('SIGCONT')
-    await eventually(() => helpers(agent.child.pid as number).length === 1, 'the stand-in ends, the guard stays')
+    await until(() => helpers(agent.child.pid as number).length === 1, 'the stand-in ends, the guard stays')
     await agent.printsOn(2)
     agent.end()
     const last = agent.printed() - 1
-    await eventually(
-      () => keptLines(agent.kept).some((line) => line.includes(` line ${last} `)),
-      'the last line is kept',
-    )
+    await until(() => keptLines(agent.kept).some((line) => line.includes(` line ${last} `)), 'the last line is kept')
     const found = numbers(t, keptLines(agent.kept)).sort((a, b) => a - b)
     t.same(breaks(found), [], 'each line once')
     t.equal(found[0], 0)
@@ -216,12 +209,12 @@ t.test('one small shell is all that a node pays, and it ends when the last progr
   const anonymous = Number(/RssAnon:\s+(\d+) kB/.exec(readFileSync(`/proc/${guard?.pid}/status`, 'utf8'))?.[1])
   t.ok(anonymous < 1_024, `${anonymous} KiB of memory of its own`)
   process.kill(guard?.pid as number, 'SIGKILL')
-  await eventually(() => helpers(agentPid).some(({ pid }) => pid !== guard?.pid), 'killed, it is started again')
+  await until(() => helpers(agentPid).some(({ pid }) => pid !== guard?.pid), 'killed, it is started again')
   agent.signal('SIGKILL')
   await agent.exited
   await agent.printsOn(2)
   agent.end()
-  await eventually(() => helpers(agentPid).length === 0, 'nothing is left')
+  await until(() => helpers(agentPid).length === 0, 'nothing is left')
 })
 
 t.test('an agent that is killed and whose state is removed while a program runs leaves no guard', async (t) => {
@@ -230,7 +223,7 @@ t.test('an agent that is killed and whose state is removed while a program runs 
   await agent.exited
   await agent.printsOn(2)
   rmSync(agent.dir, { recursive: true, maxRetries: 3 })
-  await eventually(() => helpers(agent.child.pid as number).length === 0, 'it ends')
+  await until(() => helpers(agent.child.pid as number).length === 0, 'it ends')
 })
 
 t.test('a worker that ends with its instances leaves no guard', async (t) => {
@@ -239,7 +232,7 @@ t.test('a worker that ends with its instances leaves no guard', async (t) => {
   await here.becomes('running')
   t.equal(helpers(process.pid).length, 1)
   await here[Symbol.asyncDispose]()
-  await eventually(() => helpers(process.pid).length === 0, 'it ends')
+  await until(() => helpers(process.pid).length === 0, 'it ends')
 })
 
 t.test(
@@ -263,12 +256,12 @@ t.test(
     t.ok(fits < 512 * 1024, 'there was no room for all of it')
     rmSync(`${agent.kept}.1`, { force: true })
     rmSync(agent.kept)
-    await eventually(
+    await until(
       () => keptLines(agent.kept).some((line) => /hedgerow: \d+ lines are missing here/.test(line)),
       'lines come again, and the first says how many are missing',
     )
     agent.end()
-    await eventually(() => helpers(agent.child.pid as number).length === 0, 'the stand-in ends')
+    await until(() => helpers(agent.child.pid as number).length === 0, 'the stand-in ends')
   },
 )
 

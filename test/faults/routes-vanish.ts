@@ -6,7 +6,8 @@ import { NODE_CALLER } from '../../proxy/flow/flow.ts'
 import { systemClock } from '../../src/core/kit/clock.ts'
 import { vipRange, vipToIPv4, vipToIPv6 } from '../../src/core/model/address.ts'
 import { openMetrics } from '../../src/core/metrics.ts'
-import { keptLog, LiteralTable, until } from '../proxy/world.ts'
+import { keptLog, LiteralTable } from '../proxy/world.ts'
+import { until } from '../support/until.ts'
 
 /* Run by sockets.test.ts in a network namespace of its own: host mode while `lo` goes down and up, and while its routes are flushed. */
 

@@ -24,6 +24,7 @@ import { freeBase } from '../../src/lab/system-tools.ts'
 import { silentLog } from '../../src/core/kit/log.ts'
 import '../support/no-orphans.ts'
 import { LAUNCHER } from '../support/launcher.ts'
+import { until } from '../support/until.ts'
 
 /*
  * Under systemd: the unit files, and what the process tells the service manager. A systemd that has booted runs the units in
@@ -80,7 +81,7 @@ t.test('each line has its priority in the journal, and nowhere else', async (t) 
       child.stdout?.on('data', (text: Buffer) => text.includes('READY') && resolve())
     })
     await Promise.race([ready, closed])
-    while (child.exitCode === null && !hasDebug()) await sleep(50) // the first of them may be said after that
+    await until(() => child.exitCode !== null || hasDebug()) // the first of them may be said after that
     child.kill('SIGINT')
     await closed
     return readFileSync(path, 'utf8').trimEnd().split('\n')
@@ -159,7 +160,7 @@ t.test('after a hand-over the old process names its successor and does not ping:
   const environment = { NOTIFY_SOCKET: '/dev/null', WATCHDOG_USEC: '200000', PATH: `${bin}:/usr/bin:/bin` }
   const manager = new ServiceManager(environment, silentLog)
   await manager.ready()
-  while (!sent().includes('WATCHDOG=1')) await sleep(20)
+  await until(() => sent().includes('WATCHDOG=1'))
   await manager.handedOver(4_711)
   t.match(sent(), /^MAINPID=4711$/m)
   let before: string

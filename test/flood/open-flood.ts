@@ -21,6 +21,7 @@ import { Agents } from '../proxy/two-agents.ts'
 import { serve } from '../proxy/world.ts'
 import type { Attack, FloodKind, FloodOutcome } from './open-flooder.ts'
 import '../support/no-orphans.ts'
+import { until } from '../support/until.ts'
 
 export interface FloodOptions {
   opens: number
@@ -90,7 +91,7 @@ export async function floodOpens({ opens, kinds }: FloodOptions): Promise<FloodR
   const victim = agents.node('far')
   const old = await agents.call(OTHER)
   old.socket.write(BEFORE)
-  while (old.bytes < BEFORE.length) await sleep(5)
+  await until(() => old.bytes >= BEFORE.length)
   const session = agents.near.peers.existing('edge/far')
   const watch = new Watch(() => victim.peers.existing('edge/evil')?.streams ?? 0)
   const done = new AbortController()
@@ -109,7 +110,7 @@ export async function floodOpens({ opens, kinds }: FloodOptions): Promise<FloodR
   done.abort()
   const [toSame, toOther] = await Promise.all(honest)
   old.socket.write(AFTER)
-  while (old.bytes < BEFORE.length + AFTER.length && !old.socket.destroyed) await sleep(5)
+  await until(() => old.bytes >= BEFORE.length + AFTER.length || old.socket.destroyed)
   return {
     attack,
     same: toSame as Calls,

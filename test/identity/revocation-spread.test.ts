@@ -17,6 +17,7 @@ import { systemClock, type Clock } from '../../src/core/kit/clock.ts'
 import { Lifetime } from '../../src/core/kit/lifetime.ts'
 import { silentLog } from '../../src/core/kit/log.ts'
 import { TestMesh } from './mesh.ts'
+import { until } from '../support/until.ts'
 
 const DAY_MS = 24 * 3_600_000
 const mesh = await TestMesh.create()
@@ -71,10 +72,6 @@ class Net {
   inject(from: string, to: string, payload: object): void {
     this.#signals.get(to)?.fromSession(from, Buffer.from(JSON.stringify(payload)))
   }
-}
-
-async function until(isSo: () => boolean): Promise<void> {
-  while (!isSo()) await new Promise((resolve) => setTimeout(resolve, 10))
 }
 
 t.test('a list reaches nodes without a control link, over the sessions of others', async (t) => {

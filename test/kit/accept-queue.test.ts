@@ -3,9 +3,9 @@ import { once } from 'node:events'
 import { connect } from 'node:net'
 import t from 'tap'
 import { acceptQueueAt } from '../../src/core/kit/accept-queue.ts'
-import { until } from '../proxy/world.ts'
 import '../support/no-orphans.ts'
 import { heard } from '../support/heard.ts'
+import { until } from '../support/until.ts'
 
 const LISTENER = `
   const [host] = process.argv.slice(1)

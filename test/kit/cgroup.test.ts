@@ -6,6 +6,7 @@ import { test } from 'tap'
 import { emptyGroups, removeAbandoned } from '../../src/core/kit/abandoned-cgroups.ts'
 import { CgroupTree, controlsAt, hierarchiesHere, ownGroups } from '../../src/core/kit/cgroup.ts'
 import { setLimits, usageOf } from '../../src/core/kit/cgroup-controls.ts'
+import { until } from '../support/until.ts'
 
 const skip = process.getuid?.() === 0 ? false : 'optional: needs root, to make control groups'
 
@@ -91,7 +92,7 @@ test('in every hierarchy here: what a process starts stays in its group, and is 
     t.teardown(() => group.kill())
     group.add(child.pid as number)
     child.stdin.end('\n')
-    while (group.pids().length < 3) await new Promise((resolve) => setTimeout(resolve, 10))
+    await until(() => group.pids().length >= 3)
     t.notOk(group.remove(), `${own}: not while something runs`)
     t.same(
       tree.all().map(({ path }) => path),
@@ -99,8 +100,8 @@ test('in every hierarchy here: what a process starts stays in its group, and is 
     )
     group.kill()
     await once(child, 'exit')
-    while (group.pids().length > 0) await new Promise((resolve) => setTimeout(resolve, 10))
-    while (!group.remove()) await new Promise((resolve) => setTimeout(resolve, 10)) // the kernel still ends the last one
+    await until(() => group.pids().length === 0)
+    await until(() => group.remove()) // the kernel still ends the last one
     tree.remove()
     t.notOk(existsSync(tree.path), 'the folder of the groups is gone')
   }

@@ -6,6 +6,7 @@ import t from 'tap'
 import type { Channel } from '../../src/core/kit/websocket.ts'
 import { LINK_LIMITS, WebSocketAcceptor, type WebSocketLimits } from '../../src/core/kit/websocket-acceptor.ts'
 import { heard } from '../support/heard.ts'
+import { until } from '../support/until.ts'
 
 const MIB = 1024 * 1024
 
@@ -135,7 +136,3 @@ t.test('large messages are accepted after a peer has sent its greeting', async (
   t.equal(site.messages[1]?.length, 8 * MIB)
   socket.destroy()
 })
-
-async function until(condition: () => boolean): Promise<void> {
-  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 5))
-}

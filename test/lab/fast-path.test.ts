@@ -7,6 +7,7 @@ import { hasTool } from '../../src/lab/system-tools.ts'
 import { lacking } from '../../src/lab/namespace.ts'
 import { text } from '../../src/lab/program.ts'
 import '../support/no-orphans.ts'
+import { until } from '../support/until.ts'
 
 /**
  * The kernel fast path as users have it: one machine in a namespace, a real agent in host mode, curl by name.
@@ -185,7 +186,7 @@ async function outlivesAgent(t: Test, { machine, tables, curl }: Seen): Promise<
   )
   await machine.host.text(['nft', 'flush', 'ruleset'])
   await machine.host.text(['nft', 'add', 'table', 'inet', 'somebodys'])
-  await until(async () => (await curl(ANY)) !== '', 1_500)
+  await until(async () => (await curl(ANY)) !== '', 'a flow through user space', undefined, { limitMs: 1_500 })
   t.pass('somebody flushed all rules: flows go through user space at once')
   await until(async () => (await tables()).length === 1 + OURS.length)
   t.pass('and the rules are set up again')
@@ -245,12 +246,4 @@ function checked(pid: string | undefined): number {
 
 function ownerIn(ruleset: string): string | undefined {
   return /chain (o_\w+)/.exec(ruleset)?.[1]
-}
-
-async function until(fact: () => boolean | Promise<boolean>, limitMs = 60_000): Promise<void> {
-  const limit = Date.now() + limitMs
-  while (!(await fact())) {
-    if (Date.now() > limit) throw new Error(`not within ${limitMs} ms: ${String(fact)}`)
-    await new Promise((resolve) => setTimeout(resolve, 50))
-  }
 }

@@ -5,6 +5,7 @@ import { World } from '../bench/nat/world.ts'
 import { hasTool } from '../../src/lab/system-tools.ts'
 import { lacking } from '../../src/lab/namespace.ts'
 import { HEDGEROW } from '../support/launcher.ts'
+import { until } from '../support/until.ts'
 
 /**
  * Two networks that let next to nothing out, and a stand-alone relay on port 443 beside the cluster's: listening and carrying
@@ -25,8 +26,8 @@ t.test('only 443 out, only an HTTP proxy out: through a relay of its own, and wi
     const text = await world.lab.host('r1').text(['curl', '-s', 'http://127.0.0.1:7483/metrics'])
     return Number(/^hedgerow_relay_nodes_listening\{.*\} (\d+)$/m.exec(text)?.[1] ?? 0)
   }
-  for (let tries = 0; tries < 300 && (await listening()) < 2; tries += 1) await new Promise((r) => setTimeout(r, 50))
-  t.equal(await listening(), 2, 'both listen at it, one of them through its proxy')
+  await until(async () => (await listening()) === 2, 'both listen at it', listening)
+  t.pass('both listen at it, one of them through its proxy')
   const both = await matrix(world, networks, pairs)
   t.equal(both.length, 1)
   for (const { from, to, connected, settledPath } of both)

@@ -2,7 +2,8 @@ import t from 'tap'
 import { FIELDS } from '../../src/orchestrator/sla/changes.ts'
 import type { Assignment } from '../../src/orchestrator/spec.ts'
 import { KEYS } from '../../src/orchestrator/sla/keys.ts'
-import { mesh, sla, until, type InstanceRow, type World } from './mesh.ts'
+import { mesh, sla, type InstanceRow, type World } from './mesh.ts'
+import { until } from '../support/until.ts'
 
 /* A changed document, and the instances that run. */
 

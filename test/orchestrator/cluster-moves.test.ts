@@ -4,8 +4,9 @@ import type { DrainStatus } from '../../src/orchestrator/link/messages/cluster-r
 import { Clusters } from '../../src/orchestrator/root/clusters.ts'
 import type { Event } from '../../src/orchestrator/root/events/event.ts'
 import { whatStays, whyImmobile } from '../../src/orchestrator/scheduling/mobility.ts'
-import { type FakeNode, mesh, sla, until, type World } from './mesh.ts'
+import { type FakeNode, mesh, sla, type World } from './mesh.ts'
 import { specOf } from './specs.ts'
+import { until } from '../support/until.ts'
 
 /** Instances that run and go to another cluster: by a person, from a node that drains, for a constraint. With calls: test/walks. */
 

@@ -10,8 +10,9 @@ import type { ServiceEntry } from '../../src/core/model/change.ts'
 import { type LinkedNode, Nodes } from '../../src/orchestrator/cluster/nodes.ts'
 import { mergeEntry } from '../../src/orchestrator/cluster/publisher.ts'
 import type { FeedMessage } from '../../src/core/model/change.ts'
-import { type FakeNode, mesh, sla, until, type World } from './mesh.ts'
+import { type FakeNode, mesh, sla, type World } from './mesh.ts'
 import { assignmentOf, serviceOf } from './specs.ts'
+import { until } from '../support/until.ts'
 
 t.setTimeout(280_000) // a busy machine takes several times as long
 const SERVICE = 'shop.acme.cart.prod'

@@ -10,8 +10,9 @@ import { shortOfCapacity } from '../../src/orchestrator/scheduling/short-of-capa
 import { RULES } from '../../src/orchestrator/scheduling/schedule.ts'
 import type { NodeFacts, ServiceSpec } from '../../src/orchestrator/spec.ts'
 import { ManualClock } from '../support/manual-clock.ts'
-import { mesh, sla, until } from './mesh.ts'
+import { mesh, sla } from './mesh.ts'
 import { assignmentOf, factsOf, specOf } from './specs.ts'
+import { until } from '../support/until.ts'
 
 const coordinate = (ms: number) => ({ at: [ms, 0, 0], height: 0, error: 0.1 })
 const DB = [{ node: 'edge/db', coordinate: coordinate(0), beyondMs: 0 }]

@@ -1,6 +1,6 @@
 import { readlinkSync } from 'node:fs'
 import { Program, run, text } from '../../src/lab/program.ts'
-import { until } from './mesh.ts'
+import { until } from '../support/until.ts'
 
 /*
  * Datagrams that claim to be somebody else's:

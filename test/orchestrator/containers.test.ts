@@ -24,6 +24,7 @@ import { forgeries } from './container-forgeries.ts'
 import { assignmentOf, factsOf } from './specs.ts'
 import { nodeWith } from './worker-node.ts'
 import '../support/no-orphans.ts'
+import { until } from '../support/until.ts'
 
 /*
  * Containers of a real engine. It, the agent and the bridge between containers are in a network namespace that this file makes for itself,
@@ -478,8 +479,4 @@ async function restartedEngine(t: Test, engine: Engine, mesh: Mesh): Promise<voi
   t.same([...new Set(await codes)], [0], 'the engine is killed and started again: calls between containers go on')
   t.equal(await running(), containers, 'all of them run on')
   t.same(await mesh.control.instances(), before, 'none counts as ended or lost')
-}
-
-async function until(isSo: () => boolean | Promise<boolean>): Promise<void> {
-  while (!(await isSo())) await new Promise((resolve) => setTimeout(resolve, 50))
 }

@@ -1,6 +1,7 @@
 import t from 'tap'
 import { dampedUntil } from '../../src/orchestrator/cluster/flaps.ts'
-import { mesh, sla, until, type World } from './mesh.ts'
+import { mesh, sla, type World } from './mesh.ts'
+import { until } from '../support/until.ts'
 
 /** Nodes that are given nothing new: because somebody says so, or because they go and come back. */
 

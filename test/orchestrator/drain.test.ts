@@ -1,6 +1,7 @@
 import t from 'tap'
 import type { DrainStatus } from '../../src/orchestrator/link/messages/cluster-root.ts'
-import { mesh, sla, until, type World } from './mesh.ts'
+import { mesh, sla, type World } from './mesh.ts'
+import { until } from '../support/until.ts'
 
 /** Nodes that are emptied: what goes on by itself, what waits, and what stays. With calls: test/walks/moves.test.ts. */
 

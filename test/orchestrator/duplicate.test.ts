@@ -6,7 +6,8 @@ import { silentLog } from '../../src/core/kit/log.ts'
 import { openMetrics } from '../../src/core/metrics.ts'
 import { Cluster } from '../../src/orchestrator/cluster/cluster.ts'
 import { PeerLinks, type ManagedLink } from '../../src/orchestrator/link/peer-links.ts'
-import { FakeNode, mesh, sla, until } from './mesh.ts'
+import { FakeNode, mesh, sla } from './mesh.ts'
+import { until } from '../support/until.ts'
 
 t.setTimeout(280_000) // a busy machine takes several times as long
 /* Two processes with copies of one state directory. */

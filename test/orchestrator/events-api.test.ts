@@ -1,7 +1,8 @@
 import t from 'tap'
 import { messagesIn } from '../../src/client/event-stream.ts'
 import type { Event } from '../../src/orchestrator/root/events/event.ts'
-import { mesh, sla, until, type World } from './mesh.ts'
+import { mesh, sla, type World } from './mesh.ts'
+import { until } from '../support/until.ts'
 
 /** What a whole control plane tells of itself, as a person reads it. */
 

@@ -5,9 +5,10 @@ import { execFrame, execFrames } from '../../src/core/kit/exec-frames.ts'
 import { ExecStreams } from '../../src/orchestrator/worker/exec-streams.ts'
 import type { InstanceCommand } from '../../src/orchestrator/worker/runtime.ts'
 import { systemClock } from '../../src/core/kit/clock.ts'
-import { mesh, sla, until } from './mesh.ts'
+import { mesh, sla } from './mesh.ts'
 import { ask } from './v1.ts'
 import '../support/no-orphans.ts'
+import { until } from '../support/until.ts'
 
 /* Commands in instances, from the API of the root to a node and back. */
 

@@ -10,8 +10,9 @@ import { type KeptDecision, KeptDecisions } from '../../src/orchestrator/schedul
 import { RULES, schedule } from '../../src/orchestrator/scheduling/schedule.ts'
 import type { PlacementExplanation } from '../../src/orchestrator/root/explain.ts'
 import { ManualClock } from '../support/manual-clock.ts'
-import { mesh, sla, until, type World } from './mesh.ts'
+import { mesh, sla, type World } from './mesh.ts'
 import { factsOf, specOf } from './specs.ts'
+import { until } from '../support/until.ts'
 
 const CART = 'shop.acme.cart.prod'
 const spec = specOf({ memory: 100, vcpus: 1 })

@@ -1,5 +1,6 @@
 import t from 'tap'
-import { mesh, sla, until } from './mesh.ts'
+import { mesh, sla } from './mesh.ts'
+import { until } from '../support/until.ts'
 
 t.setTimeout(280_000) // a busy machine takes several times as long
 const SERVICE = 'shop.acme.cart.prod'

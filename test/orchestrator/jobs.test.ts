@@ -18,9 +18,10 @@ import { systemClock, type Clock } from '../../src/core/kit/clock.ts'
 import { silentLog } from '../../src/core/kit/log.ts'
 import { afterTry, Deadline } from '../../src/orchestrator/worker/job.ts'
 import { ManualClock } from '../support/manual-clock.ts'
-import { type InstanceRow, mesh, sla, until, type World } from './mesh.ts'
+import { type InstanceRow, mesh, sla, type World } from './mesh.ts'
 import { assignmentOf, specOf } from './specs.ts'
 import { freshDir, nodeWith } from './worker-node.ts'
+import { until } from '../support/until.ts'
 
 /* Jobs: tries, deadline, schedule, runs. */
 

@@ -8,7 +8,8 @@ import { admit, type Issuing } from '../../src/orchestrator/link/admission.ts'
 import { JoinTokens } from '../../src/orchestrator/link/join-tokens.ts'
 import { ManualClock } from '../support/manual-clock.ts'
 import { Cable } from './cable.ts'
-import { mesh, until, type World } from './mesh.ts'
+import { mesh, type World } from './mesh.ts'
+import { until } from '../support/until.ts'
 
 t.setTimeout(280_000) // a busy machine takes several times as long
 const limit = () => AbortSignal.timeout(30_000)

@@ -1,5 +1,6 @@
 import t from 'tap'
-import { mesh, sla, until } from './mesh.ts'
+import { mesh, sla } from './mesh.ts'
+import { until } from '../support/until.ts'
 
 t.test('a service that must be near another is placed by network coordinates', async (t) => {
   await using world = await mesh()

@@ -9,9 +9,10 @@ import { fenceMs } from '../../src/orchestrator/cluster/fences.ts'
 import { parseSla } from '../../src/orchestrator/sla/parse.ts'
 import { Leases, LEASES_FILE, leasesText, parseLeases, readLeases } from '../../src/orchestrator/worker/leases.ts'
 import { statOf } from '../../src/orchestrator/worker/process-group.ts'
-import { mesh, sla, until } from './mesh.ts'
+import { mesh, sla } from './mesh.ts'
 import { assignmentOf } from './specs.ts'
 import { freshDir } from './worker-node.ts'
+import { until } from '../support/until.ts'
 
 /** Instances that never run twice: who may start one, who ends it, and when its cluster may place it again. */
 

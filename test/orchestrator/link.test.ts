@@ -19,6 +19,7 @@ import { type LinkProtocol } from '../../src/orchestrator/link/messages/protocol
 import { clusterToNode, nodeToCluster } from '../../src/orchestrator/link/messages/node-cluster.ts'
 import { clusterToRoot, rootToCluster } from '../../src/orchestrator/link/messages/cluster-root.ts'
 import { InnerPath } from '../../src/orchestrator/link/schemas.ts'
+import { until } from '../support/until.ts'
 
 const protocol = {
   requests: {
@@ -411,11 +412,6 @@ t.test('a link that ends is dialled again, when the peer asked for it, until it 
   t.ok(dialled[1]?.isClosed, 'its last channel is closed')
 })
 
-/** Waits for a fact that comes about within a few turns of the event loop. */
-async function until(holds: () => boolean): Promise<void> {
-  while (!holds()) await new Promise((resolve) => setImmediate(resolve))
-}
-
 t.test('another network ends a rest, and a dial that hangs, for another try', async (t) => {
   const dials: AbortSignal[] = []
   let answer: 'refuse' | 'hang' | 'connect' = 'refuse'
@@ -468,9 +464,6 @@ t.test('another network makes a link that is up show that it lives', async (t) =
 
 t.test('paused: a link that is up stays, an attempt is given up, and none follows until it is resumed', async (t) => {
   const turn = () => new Promise((resolve) => setImmediate(resolve))
-  const until = async (holds: () => boolean) => {
-    while (!holds()) await turn()
-  }
   const rows = [
     { at: 'the dial', dials: 'hang', hello: 'hang', stays: false },
     { at: 'hello', dials: 'connect', hello: 'hang', stays: false },
@@ -524,7 +517,7 @@ t.test('whoever sends much waits while the peer has much to read; heartbeats do 
   const waiting = one.uncongested().then(() => (isOver = true))
   await new Promise((resolve) => setTimeout(resolve, 50))
   t.equal(isOver, false)
-  while (!channel.sent.some((text) => text.includes('beat'))) await new Promise((resolve) => setTimeout(resolve, 20))
+  await until(() => channel.sent.some((text) => text.includes('beat')))
   channel.backlog = 0
   await waiting
   channel.backlog = 300 * 1024

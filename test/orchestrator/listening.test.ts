@@ -5,6 +5,7 @@ import { Listening } from '../../src/orchestrator/worker/listening.ts'
 import { watchReadiness } from '../../src/orchestrator/worker/readiness.ts'
 import { ManualClock } from '../support/manual-clock.ts'
 import { specOf } from './specs.ts'
+import { until } from '../support/until.ts'
 
 const HEAD = '  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode'
 const REST = '00:00000000 00000000     0        0 1 1 0000000000000000 100 0 0 10 0'
@@ -82,7 +83,7 @@ t.test('a program that keeps up is connected to every 30 s, one that does not at
     ending.signal,
   )
   const asleep = async () => {
-    while (clock.sleepers === 0) await new Promise((resolve) => setTimeout(resolve, 1))
+    await until(() => clock.sleepers > 0)
   }
   const checks = async (count: number) => {
     await asleep()

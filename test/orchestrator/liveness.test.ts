@@ -1,9 +1,10 @@
 import { join } from 'node:path'
 import t from 'tap'
 import type { Assignment, LivenessSpec } from '../../src/orchestrator/spec.ts'
-import { mesh, sla, until } from './mesh.ts'
+import { mesh, sla } from './mesh.ts'
 import { assignmentOf } from './specs.ts'
 import { nodeWith } from './worker-node.ts'
+import { until } from '../support/until.ts'
 
 /** What hangs is started again, then moved; what ends again and again waits longer each time, and says so. */
 

@@ -1,6 +1,7 @@
 import t from 'tap'
-import { mesh, sla, until } from './mesh.ts'
+import { mesh, sla } from './mesh.ts'
 import '../support/no-orphans.ts'
+import { until } from '../support/until.ts'
 
 /* Hundreds of services at once: in batches, and nothing is lost when the root ends in the middle. */
 

@@ -17,6 +17,7 @@ import { freePort } from '../../src/lab/system-tools.ts'
 import type { Assignment, InstanceReport, Replacement } from '../../src/orchestrator/spec.ts'
 import { enrolNode } from '../../src/orchestrator/worker/join.ts'
 import { Uplink } from '../../src/orchestrator/worker/uplink.ts'
+import { until } from '../support/until.ts'
 
 const log = process.env['TEST_LOG'] === undefined ? silentLog : openLog('debug')
 const loopback = { host: '127.0.0.1', port: 0 }
@@ -151,7 +152,12 @@ export class World implements AsyncDisposable {
     const node = new FakeNode(`${cluster}/${name}`, { identity, url: options.via ?? url }, options)
     this.#nodes.add(node)
     if (options.isAwaited !== false)
-      await until(() => node.uplink.isUp, `${name} is linked`, undefined, options.linkedWithinMs)
+      await until(
+        () => node.uplink.isUp,
+        `${name} is linked`,
+        undefined,
+        options.linkedWithinMs === undefined ? {} : { limitMs: options.linkedWithinMs },
+      )
     return node
   }
 
@@ -386,19 +392,5 @@ export function sla(...services: Array<Record<string, unknown>>) {
         })),
       },
     ],
-  }
-}
-
-/** Waits for a fact; fails with its name after a minute: a busy machine takes several times as long as this one. */
-export async function until(
-  fact: () => boolean | Promise<boolean>,
-  what: string,
-  detail: () => Promise<string> = async () => '',
-  limitMs = 60_000,
-): Promise<void> {
-  const end = performance.now() + limitMs
-  while (!(await fact())) {
-    if (performance.now() > end) throw new Error(`still not true: ${what} ${await detail()}`)
-    await new Promise((resolve) => setTimeout(resolve, 20)) // to ask the root takes it, and this test, milliseconds
   }
 }

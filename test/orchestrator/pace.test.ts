@@ -8,6 +8,7 @@ import { openMetrics } from '../../src/core/metrics.ts'
 import { Link } from '../../src/orchestrator/link/link.ts'
 import { Pace } from '../../src/orchestrator/link/pace.ts'
 import { ManualClock } from '../support/manual-clock.ts'
+import { until } from '../support/until.ts'
 
 t.test('when the next heartbeat comes, and how long silence is believed', async (t) => {
   const rows = [
@@ -90,13 +91,9 @@ function linked(options: { isAtRest?: () => boolean } = {}) {
   return { link, sent, listeners, asked, clock }
 }
 
-const looksAgain = async (isSo: () => boolean) => {
-  while (!isSo()) await new Promise((resolve) => setTimeout(resolve, 20))
-}
-
 t.test('a heartbeat announces the next one, and a pong proves that a peer at rest lives', async (t) => {
   const { link, sent, listeners, asked, clock } = linked()
-  await looksAgain(() => sent.length === 1)
+  await until(() => sent.length === 1)
   t.same(sent[0], { beat: 1, next: 1_000 })
   await clock.advance(250)
   listeners.receive('{"beat":1,"next":12000}')
@@ -107,7 +104,7 @@ t.test('a heartbeat announces the next one, and a pong proves that a peer at res
   listeners.receive('{"beat":1,"next":12000}')
   t.equal(sent.length, 3, 'and each time')
   listeners.receive('{"beat":1,"next":1000}')
-  await looksAgain(() => sent.length === 4)
+  await until(() => sent.length === 4)
   t.same(sent[3], { beat: 1, next: 1_000 }, 'a new pace is told soon: the peer expects the one before')
   listeners.receive('{"beat":1}')
   listeners.receive('{"beat":1,"next":99999999}')

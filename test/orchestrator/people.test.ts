@@ -2,9 +2,10 @@ import { request } from 'node:https'
 import t from 'tap'
 import { MeshError } from '../../src/core/errors.ts'
 import { Store } from '../../src/core/kit/store.ts'
-import { mesh, until, type World } from './mesh.ts'
+import { mesh, type World } from './mesh.ts'
 import { documentOf, PASSWORD, twoOperators } from './operators.ts'
 import { ask, send } from './v1.ts'
+import { until } from '../support/until.ts'
 
 t.test('a cluster takes whom its owner admits, and is told of no other', async (t) => {
   await using all = await twoOperators()

@@ -8,6 +8,7 @@ import type { Assignment } from '../../src/orchestrator/spec.ts'
 import { assignmentOf } from './specs.ts'
 import { forbiddenSteps, freshDir, nodeWith, type TestNode } from './worker-node.ts'
 import '../support/no-orphans.ts'
+import { until } from '../support/until.ts'
 
 /** One instance number, two runs of it on one node: the newer starts beside the one that serves and takes its place. */
 
@@ -21,10 +22,6 @@ const work = (version: string, generation: number, more: Record<string, unknown>
   assignmentOf({ cmd: server(version), port: 80, ...more }, 0, generation)
 const bad = (generation: number) => assignmentOf({ cmd: ['sh', '-c', 'exit 1'], port: 80 }, 0, generation)
 const { instance } = work('v1', 1)
-
-async function until(isSo: () => boolean): Promise<void> {
-  while (!isSo()) await new Promise((resolve) => setTimeout(resolve, 5))
-}
 
 /** Those whose command line has this word. */
 function programsWith(word: string): number[] {

@@ -10,7 +10,8 @@ import { createRequest } from '../../src/core/identity/keys.ts'
 import { enrolmentOf } from '../../src/core/identity/x509.ts'
 import { systemClock, type Clock } from '../../src/core/kit/clock.ts'
 import { enrolNode } from '../../src/orchestrator/worker/join.ts'
-import { mesh, until } from './mesh.ts'
+import { mesh } from './mesh.ts'
+import { until } from '../support/until.ts'
 
 /* Enrolments and their end, over the links of a real root, real clusters and nodes. The list itself: test/identity/revocation.test.ts */
 

@@ -4,9 +4,9 @@ import t from 'tap'
 import { OPERATIONS } from '../../src/orchestrator/root/v1/routes.ts'
 import type { Operation } from '../../src/orchestrator/root/v1/operation.ts'
 import { ROLE_WORDS, type Role } from '../../src/orchestrator/root/people/roles.ts'
-import { until } from './mesh.ts'
 import { documentOf, PASSWORD, twoOperators } from './operators.ts'
 import { send, watching } from './v1.ts'
+import { until } from '../support/until.ts'
 
 /*
  * Roles × calls: every call of the API, asked in every role about what is of the own organisation (acme, cluster ours) and of another

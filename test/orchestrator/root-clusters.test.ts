@@ -13,8 +13,9 @@ import { clusterToRoot, rootToCluster } from '../../src/orchestrator/link/messag
 import type { NodeView } from '../../src/orchestrator/scheduling/candidate.ts'
 import { summarise } from '../../src/orchestrator/scheduling/summary.ts'
 import type { Assignment } from '../../src/orchestrator/spec.ts'
-import { mesh, sla, until, type World } from './mesh.ts'
+import { mesh, sla, type World } from './mesh.ts'
 import { factsOf } from './specs.ts'
+import { until } from '../support/until.ts'
 
 /* What the root believes of its clusters, and what it shows of those that are away. */
 

@@ -12,8 +12,9 @@ import { effectOf, type Effect } from '../../src/orchestrator/sla/changes.ts'
 import type { ServiceSpec } from '../../src/orchestrator/spec.ts'
 import { difference } from '../../src/orchestrator/root/difference.ts'
 import { addressToIndex } from '../../src/orchestrator/root/vip-requests.ts'
-import { mesh, sla, until, type World } from './mesh.ts'
+import { mesh, sla, type World } from './mesh.ts'
 import { specOf } from './specs.ts'
+import { until } from '../support/until.ts'
 
 t.setTimeout(280_000)
 

@@ -11,7 +11,8 @@ import { RelayLink } from '../../src/orchestrator/link/relay-link.ts'
 import { enrolNode } from '../../src/orchestrator/worker/join.ts'
 import { silentLog } from '../../src/core/kit/log.ts'
 import { openMetrics } from '../../src/core/metrics.ts'
-import { mesh, until, type World } from './mesh.ts'
+import { mesh, type World } from './mesh.ts'
+import { until } from '../support/until.ts'
 
 t.setTimeout(280_000) // a busy machine takes several times as long
 
@@ -121,7 +122,7 @@ async function spreads(t: Test, world: World, { n1, signs }: { n1: Node; signs: 
     'spreading',
     'a node that has just gone may be on its way back, and is waited for',
   )
-  for (let at = 0; at < 100 && (await status(world)).step === 'spreading'; at++) await pause(200)
+  await until(async () => (await status(world)).step !== 'spreading', 'all that are up trust both')
   t.equal((await status(world)).step, 'issuing', 'it goes on by itself when all that are up trust both')
   return begun.next ?? ''
 }
@@ -288,8 +289,4 @@ async function relayOf(world: World) {
   const link = RelayLink.start(at, silentLog, openMetrics('relay'))
   await until(() => link.isUp, 'the relay is linked')
   return { identity, link }
-}
-
-function pause(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms))
 }

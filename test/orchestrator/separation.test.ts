@@ -29,6 +29,7 @@ import { assignmentOf } from './specs.ts'
 import { nodeWith } from './worker-node.ts'
 import '../support/no-orphans.ts'
 import { noOtherUsers } from '../support/other-users.ts'
+import { until } from '../support/until.ts'
 
 /*
  * As root every run has a user and, where there are cgroups, a control group of its own.
@@ -76,10 +77,6 @@ function folders() {
       rmSync(dir, { recursive: true, force: true })
     },
   }
-}
-
-async function until(isSo: () => boolean | Promise<boolean>): Promise<void> {
-  while (!(await isSo())) await new Promise((resolve) => setTimeout(resolve, 20))
 }
 
 const ended = (uid: number) => membersOf({ uid }).then((left) => left.length === 0)

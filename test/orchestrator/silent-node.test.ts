@@ -1,6 +1,7 @@
 import t, { type Test } from 'tap'
 import { Cable } from './cable.ts'
-import { mesh, sla, until, type FakeNode, type World } from './mesh.ts'
+import { mesh, sla, type FakeNode, type World } from './mesh.ts'
+import { until } from '../support/until.ts'
 
 /* Nodes whose uplink fails while they and their instances go on. */
 

@@ -4,7 +4,8 @@ import { whyWaiting } from '../../src/orchestrator/root/start-order.ts'
 import type { InstanceRecord, RootStore, ServiceRecord } from '../../src/orchestrator/root/root-store.ts'
 import { parseSla } from '../../src/orchestrator/sla/parse.ts'
 import { cycleIn } from '../../src/orchestrator/sla/start-order.ts'
-import { mesh, sla, until, type World } from './mesh.ts'
+import { mesh, sla, type World } from './mesh.ts'
+import { until } from '../support/until.ts'
 
 /* Services that start in the order of their connectivity. */
 

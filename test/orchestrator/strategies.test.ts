@@ -4,7 +4,8 @@ import { join, resolve } from 'node:path'
 import t from 'tap'
 import { isMeshError } from '../../src/core/errors.ts'
 import { loadStrategies } from '../../src/roles/strategies.ts'
-import { mesh, sla, until } from './mesh.ts'
+import { mesh, sla } from './mesh.ts'
+import { until } from '../support/until.ts'
 
 const dir = mkdtempSync(join(tmpdir(), 'hedgerow-strategies-'))
 t.teardown(() => rmSync(dir, { recursive: true, force: true }))

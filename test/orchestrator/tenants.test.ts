@@ -1,7 +1,8 @@
 import t from 'tap'
 import { OPERATIONS } from '../../src/orchestrator/root/v1/routes.ts'
-import { mesh, sla, until } from './mesh.ts'
+import { mesh, sla } from './mesh.ts'
 import { ask, send, watching } from './v1.ts'
+import { until } from '../support/until.ts'
 
 const CART = 'shop.acme.cart.prod'
 const WEB = 'site.beta.web.prod'

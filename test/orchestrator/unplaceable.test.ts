@@ -1,7 +1,8 @@
 import t from 'tap'
 import { unknownWishes } from '../../src/orchestrator/root/wishes.ts'
 import { unplaceableOf } from '../../src/cli/placement.ts'
-import { mesh, sla, until } from './mesh.ts'
+import { mesh, sla } from './mesh.ts'
+import { until } from '../support/until.ts'
 
 /* Why no node takes an instance, as people read it. */
 

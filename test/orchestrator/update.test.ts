@@ -1,5 +1,6 @@
 import t from 'tap'
-import { type FakeNode, mesh, sla, until, type World } from './mesh.ts'
+import { type FakeNode, mesh, sla, type World } from './mesh.ts'
+import { until } from '../support/until.ts'
 
 /* Updates as the root, a cluster and nodes that only pretend see them: when one waits, when there is a gap, and what rollback goes back to. */
 

@@ -3,8 +3,9 @@ import { MeshError } from '../../src/core/errors.ts'
 import type { KeptAnswer } from '../../src/orchestrator/root/v1/repeats.ts'
 import { hashOfRequest, Repeats } from '../../src/orchestrator/root/v1/repeats.ts'
 import { RequestRate } from '../../src/orchestrator/root/v1/request-rate.ts'
-import { mesh, sla, until } from './mesh.ts'
+import { mesh, sla } from './mesh.ts'
 import { ask, send } from './v1.ts'
+import { until } from '../support/until.ts'
 
 const CART = 'shop.acme.cart.prod'
 

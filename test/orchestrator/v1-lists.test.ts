@@ -2,8 +2,9 @@ import { readFileSync } from 'node:fs'
 import t from 'tap'
 import { hashOfDocument } from '../../.config/docs/api.ts'
 import { OPERATIONS } from '../../src/orchestrator/root/v1/routes.ts'
-import { mesh, sla, until } from './mesh.ts'
+import { mesh, sla } from './mesh.ts'
 import { ask } from './v1.ts'
+import { until } from '../support/until.ts'
 
 const CART = 'shop.acme.cart.prod'
 

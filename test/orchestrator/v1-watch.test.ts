@@ -1,8 +1,9 @@
 import { get } from 'node:https'
 import t from 'tap'
 import { RowLog } from '../../src/orchestrator/root/v1/watch/row-log.ts'
-import { mesh, sla, until, type World } from './mesh.ts'
+import { mesh, sla, type World } from './mesh.ts'
 import { ask } from './v1.ts'
+import { until } from '../support/until.ts'
 
 const CART = 'shop.acme.cart.prod'
 

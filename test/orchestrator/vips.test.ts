@@ -13,7 +13,8 @@ import { changeStore, remove, submit, type Submitted } from '../../src/orchestra
 import { addressToIndex, mendVips } from '../../src/orchestrator/root/vip-requests.ts'
 import { Vips } from '../../src/orchestrator/root/vips.ts'
 import { parseSla } from '../../src/orchestrator/sla/parse.ts'
-import { mesh, sla, until } from './mesh.ts'
+import { mesh, sla } from './mesh.ts'
+import { until } from '../support/until.ts'
 
 t.setTimeout(280_000) // a busy machine takes several times as long
 const REST_MS = 3_600_000

@@ -18,6 +18,7 @@ import { probe, watchReadiness } from '../../src/orchestrator/worker/readiness.t
 import type { Launch, Trace } from '../../src/orchestrator/worker/runtime.ts'
 import { assignmentOf, specOf } from './specs.ts'
 import '../support/no-orphans.ts'
+import { until } from '../support/until.ts'
 
 const node = process.execPath
 const SERVER = "require('net').createServer((s) => s.end('hello')).listen(process.env.PORT, process.env.HOST)"
@@ -75,10 +76,6 @@ function launchOf(assignment: ReturnType<typeof assignmentOf>, file: string, tra
     mayStart: () => Promise.resolve(),
     signal,
   }
-}
-
-async function until(isSo: () => boolean | Promise<boolean>): Promise<void> {
-  while (!(await isSo())) await new Promise((resolve) => setTimeout(resolve, 10))
 }
 
 test('processes: the whole group ends, also what ignores SIGTERM and what left the group', async (t) => {

@@ -17,6 +17,7 @@ import { assignmentOf } from './specs.ts'
 import { forbiddenSteps, freshDir, nodeWith } from './worker-node.ts'
 import '../support/no-orphans.ts'
 import { heard } from '../support/heard.ts'
+import { until } from '../support/until.ts'
 
 const node = process.execPath
 const SERVER = `
@@ -30,10 +31,6 @@ const SERVER = `
 `
 const server = (more: Record<string, unknown> = {}, ordinal = 0, generation = 1) =>
   assignmentOf({ cmd: [node, '-e', SERVER], port: 80, ...more }, ordinal, generation)
-
-async function until(isSo: () => boolean): Promise<void> {
-  while (!isSo()) await new Promise((resolve) => setTimeout(resolve, 5))
-}
 
 test('an assigned instance starts, runs once its port answers, drains, and leaves nothing but its log', async (t) => {
   const proxyEnvironment = (instance: string) => ({ HTTP_PROXY: `http://proxy/${instance}` })

@@ -4,7 +4,8 @@ import { join } from 'node:path'
 import type { BrowserContext, Page } from 'playwright-core'
 import { buildPage } from '../../.config/page.ts'
 import type { OidcOptions } from '../../src/orchestrator/root/people/oidc.ts'
-import { mesh, sla, until, type World } from '../orchestrator/mesh.ts'
+import { mesh, sla, type World } from '../orchestrator/mesh.ts'
+import { until } from '../support/until.ts'
 
 /* A real browser before a real root: clusters and nodes on loopback, whose instances only pretend to run. */
 
@@ -22,17 +23,12 @@ export async function shopMesh(options: { oidc?: OidcOptions } = {}): Promise<Wo
       await world.node(`rack-${at}`, { cluster, memoryMb: 2_048 * at, vcpus: 4, addresses: [`192.0.2.${at}:7472`] })
   await world.known()
   await asked(world, 'POST', '/v1/apps', shop())
-  await until(
-    async () => {
-      const { items } = (await asked(world, 'GET', '/v1/services')) as {
-        items: { replicas: number; running: number }[]
-      }
-      return items.filter(({ replicas, running }) => replicas === running).length >= SETTLED
-    },
-    'the shop runs',
-    undefined,
-    15_000,
-  )
+  await until(async () => {
+    const { items } = (await asked(world, 'GET', '/v1/services')) as {
+      items: { replicas: number; running: number }[]
+    }
+    return items.filter(({ replicas, running }) => replicas === running).length >= SETTLED
+  }, 'the shop runs')
   for (const name of ['acme', 'beta']) await asked(world, 'POST', '/v1/organisations', { name })
   const people = [
     ['alice', { role: 'organisation-administrator', organisation: 'acme' }],

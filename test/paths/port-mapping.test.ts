@@ -6,6 +6,7 @@ import { encodeAddressRequest, encodeNatPmp, encodePcp, readAnswer } from '../..
 import { PortMapper } from '../../proxy/paths/port-mapping/port-mapper.ts'
 import { systemClock, type Clock } from '../../src/core/kit/clock.ts'
 import { silentLog } from '../../src/core/kit/log.ts'
+import { until } from '../support/until.ts'
 
 const NONCE = Buffer.from('000102030405060708090a0b', 'hex')
 
@@ -165,7 +166,7 @@ function patientClock(againMs = 1_000) {
     },
   }
   const rested = async (count: number) => {
-    while (rests.length < count) await systemClock.sleep(1)
+    await until(() => rests.length >= count)
     return rests[count - 1]!
   }
   return { clock, rested }

@@ -43,9 +43,9 @@ import { systemClock } from '../../src/core/kit/clock.ts'
 import { silentLog } from '../../src/core/kit/log.ts'
 import { TokenBucket } from '../../src/core/kit/token-bucket.ts'
 import { TestMesh } from '../identity/mesh.ts'
-import { until } from '../proxy/world.ts'
 import { printHostPort } from '../../src/core/kit/host-port.ts'
 import { closed } from '../support/closed.ts'
+import { until } from '../support/until.ts'
 
 const forever = new AbortController().signal
 const NONCE = 'ab'.repeat(16)

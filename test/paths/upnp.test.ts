@@ -10,7 +10,7 @@ import { locationIn, search, urlAt } from '../../proxy/paths/port-mapping/ssdp.t
 import { escaped, named, readXml, textOf } from '../../proxy/paths/port-mapping/xml.ts'
 import { systemClock } from '../../src/core/kit/clock.ts'
 import { silentLog } from '../../src/core/kit/log.ts'
-import { until } from '../proxy/world.ts'
+import { until } from '../support/until.ts'
 
 const forever = new AbortController().signal
 const GATEWAY = '127.0.0.1'

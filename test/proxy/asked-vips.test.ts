@@ -15,8 +15,9 @@ import { ManualClock } from '../support/manual-clock.ts'
 import { nextVip, OWN_RANGE as RANGE } from '../support/own-vips.ts'
 import '../support/no-orphans.ts'
 import { freePort } from '../../src/lab/system-tools.ts'
-import { Client, keptLog, LiteralTable, type ServiceFacts, until } from './world.ts'
+import { Client, keptLog, LiteralTable, type ServiceFacts } from './world.ts'
 import { heard } from '../support/heard.ts'
+import { until } from '../support/until.ts'
 
 /* Without rights, a VIP has a listener only once somebody may call it: the ports of the others are the machine's. */
 

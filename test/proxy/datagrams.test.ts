@@ -29,8 +29,9 @@ import type { Session } from '../../proxy/tunnel/contract.ts'
 import { nextVip as vip, OWN_RANGE as RANGE } from '../support/own-vips.ts'
 import { ManualClock } from '../support/manual-clock.ts'
 import { noOtherUsers } from '../support/other-users.ts'
-import { Client, keptLog, LiteralTable, peersWith, type ServiceFacts, sessionTo, turns, until, roomy } from './world.ts'
+import { Client, keptLog, LiteralTable, peersWith, type ServiceFacts, sessionTo, turns, roomy } from './world.ts'
 import '../support/no-orphans.ts'
+import { until } from '../support/until.ts'
 
 const at = (index: number) => vipToIPv4(RANGE, index)
 const CART = 'shop.acme.cart.prod'

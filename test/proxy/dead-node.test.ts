@@ -2,7 +2,8 @@ import { createServer, type Server, type Socket } from 'node:net'
 import { once } from 'node:events'
 import t from 'tap'
 import { Agents } from './two-agents.ts'
-import { echo, serve, until } from './world.ts'
+import { echo, serve } from './world.ts'
+import { until } from '../support/until.ts'
 
 /** A node that is gone: what flows to it cost, how soon others are taken, how soon it is used again. */
 

@@ -1,6 +1,7 @@
 import fc from 'fast-check'
 import t from 'tap'
 import { DialQueue } from '../../proxy/inbound/dial-queue.ts'
+import { until } from '../support/until.ts'
 
 const CART = 'shop.acme.cart.prod.0'
 const STOCK = 'shop.acme.stock.prod.0'
@@ -61,7 +62,7 @@ function behindSlowProgram(open: number, waiting: number) {
 }
 
 async function begunAre(world: { begun: number }, count: number): Promise<void> {
-  while (world.begun < count) await new Promise((resolve) => setTimeout(resolve, 5))
+  await until(() => world.begun >= count)
 }
 
 t.test('what the kernel holds for a program that accepts slowly keeps its places', async (t) => {

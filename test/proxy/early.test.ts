@@ -29,7 +29,8 @@ import type {
 } from '../../proxy/tunnel/contract.ts'
 import { ManualClock } from '../support/manual-clock.ts'
 import { ALL, MuxPair } from '../support/mux-pair.ts'
-import { Client, keptLog, LiteralTable, notAsked, peersWith, roomy, serve, turns, until } from './world.ts'
+import { Client, keptLog, LiteralTable, notAsked, peersWith, roomy, serve, turns } from './world.ts'
+import { until } from '../support/until.ts'
 
 /**
  * A caller on `edge/a`, instances on `edge/b` and `edge/c`: real sockets at both ends, and between the nodes sessions in memory

@@ -13,7 +13,8 @@ import { Agents } from './two-agents.ts'
 import { Worker } from 'node:worker_threads'
 import { once } from 'node:events'
 import { ManualClock } from '../support/manual-clock.ts'
-import { Client, echo, keptLog, LiteralTable, serve, until } from './world.ts'
+import { Client, echo, keptLog, LiteralTable, serve } from './world.ts'
+import { until } from '../support/until.ts'
 
 /** How callers are answered, and that silence is no reason to end anything. */
 

@@ -30,9 +30,9 @@ import {
   type ServiceFacts,
   sessionTo,
   turns,
-  until,
   roomy,
 } from './world.ts'
+import { until } from '../support/until.ts'
 
 /** The node under test is `edge/a`; `edge/b` and `edge/c` are where sessions lead. */
 interface Agent {

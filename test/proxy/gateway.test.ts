@@ -24,7 +24,8 @@ import { encodeProxyHeader } from '../../src/core/kit/proxy-header.ts'
 import { freePort, hasTool } from '../../src/lab/system-tools.ts'
 import { ManualClock } from '../support/manual-clock.ts'
 import { CART, curl, NAME, noCurl, node } from './proxy-world.ts'
-import { Client, keptLog, until } from './world.ts'
+import { Client, keptLog } from './world.ts'
+import { until } from '../support/until.ts'
 
 const noOpenssl = !hasTool('openssl') && 'openssl is not installed'
 

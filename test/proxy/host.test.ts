@@ -90,7 +90,8 @@ const BOTH_FAMILIES = `
   import { vipRange, vipToIPv4, vipToIPv6 } from './src/core/model/address.ts'
   import { openMetrics } from './src/core/metrics.ts'
   import { systemClock } from './src/core/kit/clock.ts'
-  import { Client, keptLog, LiteralTable, until } from './test/proxy/world.ts'
+  import { Client, keptLog, LiteralTable } from './test/proxy/world.ts'
+  import { until } from './test/support/until.ts'
   const ip = (...argv) => spawnSync('ip', argv, { encoding: 'utf8' }).stdout.trim()
   const state = () => [ip('route', 'show', 'table', 'local', 'proto', '213'), ip('-6', 'route', 'show', 'table', 'local', 'proto', '213'), readFileSync('/proc/sys/net/ipv6/ip_nonlocal_bind', 'utf8').trim()]
   ip('link', 'set', 'lo', 'up')

@@ -15,9 +15,10 @@ import { LoopbackInterceptor } from '../../proxy/intercept/loopback.ts'
 import { procAddress4, procAddress6 } from '../../proxy/intercept/proc-sockets.ts'
 import { type Caller, type Flow, NODE_CALLER } from '../../proxy/flow/flow.ts'
 import { freePort } from '../../src/lab/system-tools.ts'
-import { allAsked, Client, keptLog, LiteralTable, serve, turns, until } from './world.ts'
+import { allAsked, Client, keptLog, LiteralTable, serve, turns } from './world.ts'
 import { followingVip, nextVip as vip, OWN_RANGE as RANGE } from '../support/own-vips.ts'
 import '../support/no-orphans.ts'
+import { until } from '../support/until.ts'
 
 const at = (index: number) => vipToIPv4(RANGE, index)
 

@@ -13,8 +13,9 @@ import { type Caller, instanceCaller, NODE_CALLER } from '../../proxy/flow/flow.
 import { freePort, hasTool } from '../../src/lab/system-tools.ts'
 import { Agents } from './two-agents.ts'
 import { OWN_RANGE as RANGE } from '../support/own-vips.ts'
-import { serve, type Served, until } from './world.ts'
+import { serve, type Served } from './world.ts'
 import '../support/no-orphans.ts'
+import { until } from '../support/until.ts'
 
 /** What instances are told of their callers: the source address, and the PROXY protocol's header. */
 

@@ -12,6 +12,7 @@ import { Table } from '../../src/core/table/table.ts'
 import { ManualClock } from '../support/manual-clock.ts'
 import { entryOf } from '../table/world.ts'
 import { keptLog } from './world.ts'
+import { until } from '../support/until.ts'
 
 /* The VIPs that programs may hold, over restarts of the agent. */
 
@@ -152,7 +153,7 @@ t.test('a full disk: what is held counts, and is written when there is room', { 
   const { asked, clock, log } = agentIn(t, dir)
   asked.note(VIP, CART)
   await clock.advance(0)
-  while (!unwrittenFiles.has(join(dir, HELD_VIPS_FILE))) await new Promise((resolve) => setTimeout(resolve, 2))
+  await until(() => unwrittenFiles.has(join(dir, HELD_VIPS_FILE)))
   for (let i = 1; i <= 3; i += 1) {
     asked.note(VIP + i, CART)
     await clock.advance(REWRITE_MS)

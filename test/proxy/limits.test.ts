@@ -9,7 +9,8 @@ import { KeyedSemaphore } from '../../src/core/kit/keyed-semaphore.ts'
 import { pressure } from '../soak/press.ts'
 import { heldBytes } from '../support/held-bytes.ts'
 import { Agents, endOf, PATIENT } from './two-agents.ts'
-import { echo, keptLog, serve, until } from './world.ts'
+import { echo, keptLog, serve } from './world.ts'
+import { until } from '../support/until.ts'
 
 /** What many callers, slow ones and hostile ones may cost an agent. */
 

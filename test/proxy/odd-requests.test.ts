@@ -1,6 +1,7 @@
 import t from 'tap'
 import { NAME, node, SECRETS } from './proxy-world.ts'
-import { Client, until } from './world.ts'
+import { Client } from './world.ts'
+import { until } from '../support/until.ts'
 
 /** Requests to the proxies that no ordinary program sends: what comes out, and what the instance sees of it. */
 

@@ -1,7 +1,8 @@
 import t from 'tap'
 import { NAME, node, RANGE, SECRETS, VIP } from './proxy-world.ts'
 import { vipToIPv4 } from '../../src/core/model/address.ts'
-import { Client, until } from './world.ts'
+import { Client } from './world.ts'
+import { until } from '../support/until.ts'
 
 /** What no ordinary program says to the SOCKS proxy: the bytes of the answer. */
 

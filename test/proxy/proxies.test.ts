@@ -8,7 +8,8 @@ import { parseHead } from '../../proxy/intercept/http-head.ts'
 import { SocksHandshake, SocksInterceptor } from '../../proxy/intercept/socks.ts'
 import { noOtherUsers, silentUser, usersAreKnown } from '../support/other-users.ts'
 import { CART, curl, FRONT, NAME, noCurl, node, RANGE, SECRETS, VIP } from './proxy-world.ts'
-import { Client, until } from './world.ts'
+import { Client } from './world.ts'
+import { until } from '../support/until.ts'
 
 t.test('curl reaches services through the SOCKS proxy', { skip: noCurl }, async (t) => {
   await using here = await node()

@@ -12,8 +12,9 @@ import { KeptFile } from '../../src/core/kit/kept-file.ts'
 import { silentLog } from '../../src/core/kit/log.ts'
 import { ProxyAccess } from '../../src/agent/proxy-access.ts'
 import { curl, FRONT, NAME, noCurl, node, SECRETS } from './proxy-world.ts'
-import { Client, until } from './world.ts'
+import { Client } from './world.ts'
 import { closed } from '../support/closed.ts'
+import { until } from '../support/until.ts'
 
 /** Situations from trouble reports about proxies. */
 

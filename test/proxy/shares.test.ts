@@ -6,7 +6,8 @@ import { SHARE_LIMITS, Shares } from '../../proxy/inbound/shares.ts'
 import type { IncomingStream } from '../../proxy/tunnel/contract.ts'
 import { NODE_CALLER } from '../../proxy/flow/flow.ts'
 import { openMetrics } from '../../src/core/metrics.ts'
-import { keptLog, LiteralTable, roomy, serve, until } from './world.ts'
+import { keptLog, LiteralTable, roomy, serve } from './world.ts'
+import { until } from '../support/until.ts'
 
 const LIMITS = { ofFlows: 0.5, opensPerPeer: 5, opensPerInstance: 8, maxFlows: 8 }
 

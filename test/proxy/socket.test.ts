@@ -7,7 +7,8 @@ import { afterRead, read } from '../../proxy/socket/after-read.ts'
 import { Inlet } from '../../proxy/socket/inlet.ts'
 import { Outlet } from '../../proxy/socket/outlet.ts'
 import { tlsFor } from '../support/tls.ts'
-import { digestOf, turns, until } from './world.ts'
+import { digestOf, turns } from './world.ts'
+import { until } from '../support/until.ts'
 
 interface Pair extends AsyncDisposable {
   /** Accepted, paused. */

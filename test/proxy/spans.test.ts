@@ -4,7 +4,8 @@ import { FlowSpans, idsOf } from '../../proxy/flow/spans.ts'
 import type { Span } from '../../src/core/kit/otlp-signals.ts'
 import { systemClock } from '../../src/core/kit/clock.ts'
 import { Agents } from './two-agents.ts'
-import { echo, serve, until } from './world.ts'
+import { echo, serve } from './world.ts'
+import { until } from '../support/until.ts'
 
 const flowIds = (count: number) =>
   Array.from({ length: count }, (_, i) => `c0ffee00${(i + 1).toString(16).padStart(8, '0')}`)

@@ -6,7 +6,8 @@ import t from 'tap'
 import { Splice, localStream, SocketStream } from '../../proxy/socket/splice.ts'
 import { resetSocket } from '../../proxy/socket/reset.ts'
 import { streamContract } from '../contracts/stream.ts'
-import { Client, digestOf, serve, streamPair, turns, until } from './world.ts'
+import { Client, digestOf, serve, streamPair, turns } from './world.ts'
+import { until } from '../support/until.ts'
 
 /** Two ends of one TCP connection on loopback. */
 async function socketPair(): Promise<[Socket, Socket]> {

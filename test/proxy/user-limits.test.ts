@@ -13,8 +13,9 @@ import { noOtherUsers, OTHER_UID, silentUser } from '../support/other-users.ts'
 import { nextVip, OWN_RANGE } from '../support/own-vips.ts'
 import '../support/no-orphans.ts'
 import { freePort } from '../../src/lab/system-tools.ts'
-import { keptLog, LiteralTable, until } from './world.ts'
+import { keptLog, LiteralTable } from './world.ts'
 import { heard } from '../support/heard.ts'
+import { until } from '../support/until.ts'
 
 /** What one user of the machine may take of the agent, while others keep theirs. */
 

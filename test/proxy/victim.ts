@@ -13,6 +13,7 @@ import { openMetrics } from '../../src/core/metrics.ts'
 import { cidrsOf, vipRange } from '../../src/core/model/address.ts'
 import { keptLog, LiteralTable } from './world.ts'
 import '../support/no-orphans.ts'
+import { until } from '../support/until.ts'
 
 /*
  * A machine in host mode and its neighbour on a link, each in a network namespace:
@@ -47,7 +48,7 @@ const inside = (program: string, argv: readonly string[]) =>
   spawnSync('nsenter', ['-t', `${neighbour.pid}`, '-n', program, ...argv], { encoding: 'utf8' })
 
 async function connectMachines(): Promise<void> {
-  while (inside('ip', ['link', 'show', 'lo']).status !== 0) await sleep(10)
+  await until(() => inside('ip', ['link', 'show', 'lo']).status === 0)
   await sleep(50) // `unshare` has its own namespace before `sleep` runs in it
   ip('link set lo up')
   ip(`link add ${LINK} type veth peer name v1 netns ${neighbour.pid}`)

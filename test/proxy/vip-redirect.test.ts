@@ -12,7 +12,8 @@ import { openMetrics } from '../../src/core/metrics.ts'
 import { vipRange, vipToIPv4 } from '../../src/core/model/address.ts'
 
 import { freePort, hasTool } from '../../src/lab/system-tools.ts'
-import { allAsked, Client, keptLog, LiteralTable, until } from './world.ts'
+import { allAsked, Client, keptLog, LiteralTable } from './world.ts'
+import { until } from '../support/until.ts'
 
 const canIsolate = spawnSync('unshare', ['-Urn', 'true']).status === 0 && hasTool('nft')
 const skip = canIsolate ? false : 'needs user namespaces and nft'

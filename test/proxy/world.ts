@@ -13,6 +13,7 @@ import type { OutboundParts } from '../../proxy/outbound/outbound.ts'
 import { AskedVips } from '../../proxy/intercept/asked-vips.ts'
 import { systemClock } from '../../src/core/kit/clock.ts'
 import { KeyedSemaphore } from '../../src/core/kit/keyed-semaphore.ts'
+import { until } from '../support/until.ts'
 import type {
   ByteStream,
   ByteStreamEvents,
@@ -469,9 +470,4 @@ export function digestOf(bytes: Buffer): string {
 
 export async function turns(count: number): Promise<void> {
   for (let turn = 0; turn < count; turn++) await new Promise<void>((resolve) => setImmediate(resolve))
-}
-
-/** Waits for a fact; a test that waits for ever is ended by tap. */
-export async function until(fact: () => boolean): Promise<void> {
-  while (!fact()) await new Promise((resolve) => setTimeout(resolve, 2))
 }

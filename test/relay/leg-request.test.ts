@@ -17,6 +17,7 @@ import type { HeldIdentity } from '../../src/core/identity/held.ts'
 import { nodeIdOf } from '../../src/core/identity/principal.ts'
 import { TestMesh } from '../identity/mesh.ts'
 import { credentialsOf, RelaySite } from './site.ts'
+import { until } from '../support/until.ts'
 
 /*
  * A dialler that listens at the relay says that it comes before its leg is there: both legs are on their way at once.
@@ -117,7 +118,7 @@ t.test('the legs of one request are paired, whichever arrives first', async (t) 
 
   const late = pairings(1)
   late.begin(between, releaseQuota)
-  while (late.of('x') !== undefined) await new Promise((resolve) => setTimeout(resolve, 1))
+  await until(() => late.of('x') === undefined)
   t.equal(left, 2, 'nobody came at all')
 })
 

@@ -14,6 +14,7 @@ import { silentLog } from '../../src/core/kit/log.ts'
 import { enrolNode } from '../../src/orchestrator/worker/join.ts'
 import { startRelay, type RelayParts } from '../../src/roles/relay.ts'
 import { freePort } from '../../src/lab/system-tools.ts'
+import { until } from '../support/until.ts'
 
 const VERSION = '0.0.0-test'
 
@@ -51,7 +52,7 @@ export class Plane implements AsyncDisposable {
           silentLog,
         ),
       )
-      while (!cluster.part.isLinked) await new Promise((resolve) => setTimeout(resolve, 5))
+      await until(() => cluster.part.isLinked)
       return new Plane(dir, life, root, cluster)
     })
   }

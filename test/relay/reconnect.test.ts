@@ -13,9 +13,9 @@ import { Lifetime } from '../../src/core/kit/lifetime.ts'
 import { silentLog } from '../../src/core/kit/log.ts'
 import { dialText } from '../../src/core/kit/websocket.ts'
 import { TestMesh } from '../identity/mesh.ts'
-import { until } from '../proxy/world.ts'
 import { ManualClock } from '../support/manual-clock.ts'
 import { credentialsOf, RelaySite } from './site.ts'
+import { until } from '../support/until.ts'
 
 /*
  * How nodes come back to a relay, to each other through it, and to a nearer one.

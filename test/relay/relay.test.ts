@@ -28,9 +28,9 @@ import { streamContract } from '../contracts/stream.ts'
 import { TestMesh } from '../identity/mesh.ts'
 import { Program } from '../../src/lab/program.ts'
 import { freePort } from '../../src/lab/system-tools.ts'
-import { until } from '../proxy/world.ts'
 import { credentialsOf, RelaySite } from './site.ts'
 import '../support/no-orphans.ts'
+import { until } from '../support/until.ts'
 
 await using mesh = await TestMesh.create()
 const core = await mesh.cluster('core')

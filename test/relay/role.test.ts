@@ -7,9 +7,8 @@ import { nodeIdOf, printPrincipal } from '../../src/core/identity/principal.ts'
 import { silentLog } from '../../src/core/kit/log.ts'
 import { openMetrics } from '../../src/core/metrics.ts'
 import { Uplink } from '../../src/orchestrator/worker/uplink.ts'
-import { until as eventually } from '../orchestrator/mesh.ts'
-import { until } from '../proxy/world.ts'
 import { Plane } from './plane.ts'
+import { until } from '../support/until.ts'
 
 const plane = await Plane.start()
 t.teardown(() => plane[Symbol.asyncDispose]())
@@ -78,7 +77,7 @@ t.test('a stand-alone relay joins its cluster, which announces it to its nodes a
   await until(() => node.told.at(-1)?.includes(other.part.url) === true)
   t.pass('a relay that joins later is announced at once')
 
-  await eventually(async () => (await rowOf('r1'))?.version !== undefined, 'r1 has said what it is')
+  await until(async () => (await rowOf('r1'))?.version !== undefined, 'r1 has said what it is')
   t.match(
     await relayRows(),
     [
@@ -110,7 +109,7 @@ t.test('a stand-alone relay cuts a revoked node, and remembers it when it starts
   relays.length = 0
 
   await joined[Symbol.asyncDispose]()
-  await eventually(async () => (await rowOf('r5'))?.condition === 'away', 'its link is down')
+  await until(async () => (await rowOf('r5'))?.condition === 'away', 'its link is down')
   t.match(await rowOf('r5'), { id: 'edge/r5', url }, 'a relay that is away is still announced to nodes')
   await using again = await plane.relay(config)
   await until(() => stranger.isListening)

@@ -13,8 +13,8 @@ import { systemClock, type Clock } from '../../src/core/kit/clock.ts'
 import { Lifetime } from '../../src/core/kit/lifetime.ts'
 import { silentLog } from '../../src/core/kit/log.ts'
 import { TestMesh } from '../identity/mesh.ts'
-import { until } from '../proxy/world.ts'
 import { credentialsOf, RelaySite } from './site.ts'
+import { until } from '../support/until.ts'
 
 await using mesh = await TestMesh.create()
 const edge = await mesh.cluster('edge')

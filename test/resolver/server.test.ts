@@ -11,7 +11,6 @@ import { readQuery, stamp } from '../../resolver/wire.ts'
 import { writeAnswer } from '../../resolver/codec.ts'
 import { Resolver } from '../../resolver/server.ts'
 import { noOtherUsers, silentUser, usersAreKnown } from '../support/other-users.ts'
-import { until } from '../proxy/world.ts'
 import {
   CART,
   framed,
@@ -31,6 +30,7 @@ import {
   ZONES,
 } from './world.ts'
 import { closed } from '../support/closed.ts'
+import { until } from '../support/until.ts'
 
 const cart = 'shop.acme.cart.prod.any.rr.local'
 

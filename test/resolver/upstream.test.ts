@@ -30,6 +30,7 @@ import {
   ZONES,
   type World,
 } from './world.ts'
+import { until } from '../support/until.ts'
 
 const NAME = 'www.example.org'
 
@@ -441,7 +442,3 @@ t.test('the servers of the machine are remembered for when resolv.conf names onl
     sentence: 'resolv.conf names only this resolver; earlier servers are used',
   })
 })
-
-async function until(fact: () => boolean): Promise<void> {
-  while (!fact()) await new Promise((resolve) => setTimeout(resolve, 5))
-}

@@ -7,11 +7,11 @@ import { encodeHello, FEATURE } from '../../proxy/tunnel/wire/hello.ts'
 import { openPeers } from '../../proxy/tunnel/peers/peers.ts'
 import { openMetrics } from '../../src/core/metrics.ts'
 import { silentLog, type Log } from '../../src/core/kit/log.ts'
-import { settle } from '../support/manual-clock.ts'
 import type { EarlierProcesses } from '../../proxy/tunnel/peers/earlier-processes.ts'
 import { flow, Mesh, reach, type MeshNode } from '../support/tunnel-mesh.ts'
 import { accepting, listenTo, type Listener } from '../support/mux-pair.ts'
 import { tlsFor } from '../support/tls.ts'
+import { until } from '../support/until.ts'
 
 const never = new AbortController().signal
 
@@ -661,8 +661,9 @@ test('sessions work over real TCP and TLS', async (t) => {
   for (let at = 0; at < sent.length; at += 4) sent.writeUInt32LE(at, at)
   for (let at = 0; at < sent.length; at += 50_000) near.stream.write(sent.subarray(at, at + 50_000))
   near.stream.end()
-  const far = await until(() => heard[0] as Listener | undefined)
-  await until(() => far.log.includes('end') || undefined)
+  await until(() => heard[0] !== undefined)
+  const far = heard[0] as Listener
+  await until(() => far.log.includes('end'))
   t.ok(Buffer.concat(far.chunks).equals(sent), 'batches are not overwritten before they are sent')
   t.ok(session.rttMs! > 0, 'the distance is measured')
   t.match(
@@ -671,17 +672,9 @@ test('sessions work over real TCP and TLS', async (t) => {
     'a metric counts the open session',
   )
   heard[0]!.stream.end()
-  await until(() => session.streams === 0 || undefined)
+  await until(() => session.streams === 0)
   await a[Symbol.asyncDispose]()
   await b[Symbol.asyncDispose]()
   server.close()
   metrics.registry.clear()
 })
-
-async function until<T>(look: () => T | undefined): Promise<T> {
-  for (;;) {
-    const seen = look()
-    if (seen !== undefined) return seen
-    await settle(1)
-  }
-}

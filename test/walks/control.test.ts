@@ -1,7 +1,8 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import t from 'tap'
 import { isMeshError } from '../../src/core/errors.ts'
-import { external, Origin, program, sla, until, wholeMesh, type Mesh } from './mesh.ts'
+import { external, Origin, program, sla, wholeMesh, type Mesh } from './mesh.ts'
+import { until } from '../support/until.ts'
 
 /** The walk of an instance: a document is taken, placed, run, watched, moved, and leaves nothing behind. */
 

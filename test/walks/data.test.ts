@@ -1,5 +1,6 @@
 import t from 'tap'
-import { external, get, Origin, program, until, wholeMesh } from './mesh.ts'
+import { external, get, Origin, program, wholeMesh } from './mesh.ts'
+import { until } from '../support/until.ts'
 
 /** The walk of a flow: a name is looked up, connected to, and answered by the instance that its policy chose. */
 

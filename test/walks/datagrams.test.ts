@@ -1,7 +1,8 @@
 import { createSocket, type Socket } from 'node:dgram'
 import { once } from 'node:events'
 import t from 'tap'
-import { external, Origin, program, until, wholeMesh } from './mesh.ts'
+import { external, Origin, program, wholeMesh } from './mesh.ts'
+import { until } from '../support/until.ts'
 
 /** The walk of a UDP flow: a name, a VIP, datagrams to an instance on another node and back. */
 

@@ -1,8 +1,8 @@
-import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { Program } from '../../src/lab/program.ts'
 import { DEMO, leftBehind, sandbox, TIMEOUT_MS, walkDemo } from './demo.ts'
 import '../support/no-orphans.ts'
+import { until } from '../support/until.ts'
 
 t.setTimeout(TIMEOUT_MS)
 
@@ -14,7 +14,7 @@ t.test('the demo on loopback, on a machine without curl and dig', (t) =>
 t.test('interrupted, the demo removes everything', async (t) => {
   const { folder, env } = await sandbox(t)
   await using program = Program.start([...DEMO, '--loopback'], { env })
-  while ((await leftBehind(folder)).length < 3 && program.exit === undefined) await sleep(50)
+  await until(async () => (await leftBehind(folder)).length >= 3 || program.exit !== undefined, 'something runs')
   t.equal(program.exit, undefined, 'something runs')
   process.kill(program.pid, 'SIGINT')
   t.equal(await program.exited, 'code 130')

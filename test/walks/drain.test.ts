@@ -2,7 +2,8 @@ import { connect } from 'node:net'
 import { once } from 'node:events'
 import t from 'tap'
 import { Client } from '../proxy/world.ts'
-import { program, until, wholeMesh, type Mesh } from './mesh.ts'
+import { program, wholeMesh, type Mesh } from './mesh.ts'
+import { until } from '../support/until.ts'
 
 /** An instance that leaves takes no new flows, and keeps the old ones up to its drain time. */
 

@@ -3,8 +3,9 @@ import { join } from 'node:path'
 import t from 'tap'
 import type { CheckReport } from '../../src/client/reports.ts'
 import { askAgent } from '../../src/agent/local-api.ts'
-import { external, Origin, sla, until, wholeMesh } from './mesh.ts'
+import { external, Origin, sla, wholeMesh } from './mesh.ts'
 import { noOtherUsers } from '../support/other-users.ts'
+import { until } from '../support/until.ts'
 
 /*
  * An instance that leaves its session and clears its environment is still the instance it was.

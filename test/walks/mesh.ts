@@ -13,11 +13,10 @@ import { openLog, silentLog } from '../../src/core/kit/log.ts'
 import { askAgent } from '../../src/agent/local-api.ts'
 import { openMetrics } from '../../src/core/metrics.ts'
 import type { FlowReport, PeerReport, ResolveReport, StatusReport, TraceReport } from '../../src/client/reports.ts'
-import { mesh as controlPlane, until, type World } from '../orchestrator/mesh.ts'
+import { mesh as controlPlane, type World } from '../orchestrator/mesh.ts'
+import { until } from '../support/until.ts'
 
 const log = process.env['TEST_LOG'] === undefined ? silentLog : openLog('debug')
-
-export { until }
 
 /** A whole mesh in this process, on loopback: real root, cluster, relay and agents; each agent on a prefix of its own. */
 export async function wholeMesh(nodes: readonly string[], config: Partial<AgentConfig> = {}): Promise<Mesh> {

@@ -5,7 +5,8 @@ import { once } from 'node:events'
 import t from 'tap'
 import { hasTool } from '../../src/lab/system-tools.ts'
 import { dialInstance, type DialOptions } from '../../proxy/socket/dial.ts'
-import { get, type Mesh, program, until, wholeMesh } from './mesh.ts'
+import { get, type Mesh, program, wholeMesh } from './mesh.ts'
+import { until } from '../support/until.ts'
 
 /**
  * The instance sees who calls: the calling instance's own VIP as its peer's address, which PTR turns into a name.

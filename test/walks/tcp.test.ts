@@ -3,7 +3,8 @@ import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import t from 'tap'
 import { Client, digestOf, echo, serve, type Served, turns } from '../proxy/world.ts'
-import { type Mesh, type Node, until, wholeMesh } from './mesh.ts'
+import { type Mesh, type Node, wholeMesh } from './mesh.ts'
+import { until } from '../support/until.ts'
 
 /** TCP as a program sees it, through two whole agents: as if it had connected to the instance itself. The tests share the agents. */
 

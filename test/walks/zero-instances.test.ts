@@ -1,9 +1,9 @@
 import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
 import { connect } from 'node:net'
-import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { program, wholeMesh } from './mesh.ts'
+import { until } from '../support/until.ts'
 
 /** A service that is scaled to nothing and back: callers are refused at once, and served again as soon as it runs. */
 
@@ -42,7 +42,7 @@ async function byUdp(host: string, silentMs: number): Promise<string> {
 }
 
 async function since(startedAt: number, call: () => Promise<string>): Promise<number> {
-  while ((await call()) !== 'hello') await sleep(5)
+  await until(async () => (await call()) === 'hello', 'it answers', call, { lookMs: 5 })
   return Math.round(performance.now() - startedAt)
 }
 
@@ -64,8 +64,8 @@ t.test('scaled to nothing: refused; running again: served', async (t) => {
   const scale = (replicas: number) => mesh.control.api.call('POST', `/services/${NAME}/scale`, { replicas })
   for (let i = 0; i < TIMES; i++) {
     await scale(0)
-    while ((await byTcp(host)) !== 'ECONNREFUSED') await sleep(20)
-    while ((await byUdp(host, 500)) === 'hello') await sleep(20)
+    await until(async () => (await byTcp(host)) === 'ECONNREFUSED', 'TCP is refused')
+    await until(async () => (await byUdp(host, 500)) !== 'hello', 'UDP is not answered')
     t.pass('TCP is refused by the system, and UDP not answered')
     // callers that do not give up, as most programs
     const back = new AbortController()
