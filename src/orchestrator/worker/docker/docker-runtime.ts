@@ -1,46 +1,16 @@
-import { randomBytes } from 'node:crypto'
-import { close } from 'node:fs'
 import { explain, isMeshError, MeshError } from '../../../core/errors.ts'
-import { egressRules } from '../../../core/model/egress.ts'
 import { systemClock, type Clock } from '../../../core/kit/clock.ts'
-import type { Log } from '../../../core/kit/log.ts'
 import type { ServiceSpec } from '../../spec.ts'
-import { statOf } from '../process-group.ts'
-import { type Adoption, type Launch, type Running, type Runtime, type Trace } from '../runtime.ts'
-import { Container } from './container.ts'
-import { containerBody, containerName, endpointsOf } from './container-body.ts'
-import type { ContainerGuard } from './container-guard.ts'
-import { containerRefusal, type ContainerPolicy } from './container-refusal.ts'
-import { ContainerNetwork, isPortFault, type NetworkOptions } from './container-network.ts'
-import { sinkTo } from './container-output.ts'
+import type { Adoption, Launch, Running, Runtime, Trace } from '../runtime.ts'
+import { ContainerNetwork } from './container-network.ts'
+import { containerRefusal } from './container-refusal.ts'
+import type { DockerOptions } from './docker-options.ts'
 import type { Engine } from './engine.ts'
-import type { EngineWhere } from './find-engine.ts'
-import { imageOf, type Image } from './image.ts'
+import { adoptContainer, type ContainerWorld } from './follow-container.ts'
 import { KnownEngine } from './known-engine.ts'
-import { LABELS } from './labels.ts'
-import { macOf } from './container-rules.ts'
-import { controlsOf, guardedOf, inspected, ownContainers, removeContainer } from './own-containers.ts'
-import type { PulledImages } from './pulled-images.ts'
-import { makeVolumes, type Mount } from './volumes.ts'
-import { filesOf, secretsOfFolder } from '../instance-files.ts'
-import type { SecretFiles } from '../secret-files.ts'
-
-export interface DockerOptions extends ContainerPolicy {
-  /** The node's id, for HEDGEROW_NODE. */
-  node: string
-  engine: EngineWhere
-  network: NetworkOptions
-  /** Rules for what containers send. */
-  guard: ContainerGuard
-  /** The file that containers get as /etc/resolv.conf; absent: the engine's own. */
-  resolvConf: string | undefined
-  /** VIPs lead to this machine from inside containers, and callers may be shown to them under theirs. */
-  seesVips: boolean
-  secretFiles: SecretFiles
-  images: PulledImages
-  clock?: Clock
-  log: Log
-}
+import { guardedOf, ownContainers } from './own-containers.ts'
+import { OwnRuns } from './own-runs.ts'
+import { startContainer } from './start-container.ts'
 
 /** While the engine is away, containers of an earlier agent wait to be adopted, and those that ended to be started again. */
 const AGAIN_MS = 1_000
@@ -60,12 +30,7 @@ export class DockerRuntime implements Runtime {
   readonly #network: ContainerNetwork
   readonly #clock: Clock
   readonly #known: KnownEngine
-  /** Those that this agent has begun or adopted. */
-  readonly #runs = new Set<string>()
-  /** What an earlier agent left, not compared with the engine's containers yet. */
-  #untidied: readonly Trace[] | undefined
-  /** Runs whose containers could not be ended while the engine was away, with their addresses. */
-  readonly #left = new Map<string, string>()
+  readonly #runs: OwnRuns
   #refreshing: Promise<void> | undefined
   #isReleased = false
   #sweptAt = Number.NEGATIVE_INFINITY
@@ -75,6 +40,12 @@ export class DockerRuntime implements Runtime {
     this.#network = new ContainerNetwork(options.network)
     this.#clock = options.clock ?? systemClock
     this.#known = new KnownEngine(options.engine, options.log)
+    const { guard, secretFiles } = options
+    this.#runs = new OwnRuns({ agent: options.network.agent, guard, network: this.#network, secretFiles })
+  }
+
+  get #world(): ContainerWorld {
+    return { options: this.#options, network: this.#network, runs: this.#runs, clock: this.#clock }
   }
 
   get #engine(): Engine | undefined {
@@ -112,7 +83,7 @@ export class DockerRuntime implements Runtime {
       await this.#guardAll(found)
     } else if (this.#options.guard.knowsAll) await this.#options.guard.keep()
     else await this.#guardAll(found)
-    await this.#tidyNow(found).catch((error: unknown) => {
+    await this.#runs.tidy(found).catch((error: unknown) => {
       this.#options.log.warn('what an earlier agent left running could not be ended', { error })
     })
     await this.#sweepImages(found)
@@ -168,7 +139,12 @@ export class DockerRuntime implements Runtime {
     for (;;) {
       if (this.#engine === undefined) await this.refresh()
       try {
-        return await this.#launch(launch)
+        const { assignment } = launch
+        const engine = this.#engine
+        if (engine === undefined) throw new MeshError('NOT_RUNNING', { what: 'container engine' })
+        const refusal = this.refuses(assignment.spec)
+        if (refusal !== undefined) throw new MeshError('RUNTIME_FAILED', { reason: refusal })
+        return await startContainer(this.#world, engine, launch)
       } catch (error) {
         const isAway = isMeshError(error, 'NOT_RUNNING')
         if (isAway && clock.now() < until && !signal.aborted) await clock.sleep(AGAIN_MS, signal)
@@ -179,50 +155,15 @@ export class DockerRuntime implements Runtime {
     }
   }
 
-  /** @throws MeshError NOT_RUNNING when the engine does not answer, RUNTIME_FAILED and what the engine refuses with */
-  async #launch(launch: Launch): Promise<Running> {
-    const { assignment, signal } = launch
-    const { spec } = assignment
-    const engine = this.#engine
-    const refusal = this.refuses(spec)
-    if (engine === undefined) throw new MeshError('NOT_RUNNING', { what: 'container engine' })
-    if (refusal !== undefined) throw new MeshError('RUNTIME_FAILED', { reason: refusal })
-    const run = randomBytes(8).toString('hex')
-    this.#runs.add(run)
-    try {
-      const given = await launch.secrets()
-      const image = await this.#image(engine, launch, given.find(({ name }) => name === spec.registrySecret)?.value)
-      this.#options.images.used({ ...image, reference: spec.code }, this.#clock.wall())
-      const { secretFiles, hostPaths, network } = this.#options
-      const inFolder = secretsOfFolder(spec, given)
-      const secrets = inFolder.length === 0 ? undefined : secretFiles.write(run, inFolder)
-      const files = spec.files === undefined ? undefined : secretFiles.writeFiles(run, filesOf(spec, given))
-      const volumes = await makeVolumes(engine, spec, { agent: network.agent, hostPaths, signal })
-      const fd = await launch.output()
-      const preferred = Object.values(launch.endpoints)[0]?.host
-      return await this.#network
-        .withAddress(engine, preferred, (address) =>
-          this.#start(engine, launch, { run, image, address, fd, secrets, files, volumes }),
-        )
-        .catch((error: unknown) => {
-          close(fd, () => undefined)
-          throw error
-        })
-    } catch (error) {
-      this.#runs.delete(run)
-      this.#options.secretFiles.remove(run)
-      throw error
-    }
-  }
-
   async adopt(launch: Adoption, trace: Trace): Promise<Running | undefined> {
     const { container, run, address } = trace
     if (typeof container !== 'string' || typeof run !== 'string' || typeof address !== 'string') return undefined
-    this.#runs.add(run)
+    this.#runs.begin(run)
     while (!launch.signal.aborted) {
       try {
         const engine = this.#engine
-        if (engine !== undefined) return await this.#adopt(engine, launch, { trace, container, run, address })
+        if (engine !== undefined)
+          return await adoptContainer(this.#world, engine, launch, { trace, container, run, address })
       } catch (error) {
         if (!isMeshError(error, 'NOT_RUNNING')) throw error
       }
@@ -233,171 +174,8 @@ export class DockerRuntime implements Runtime {
   }
 
   async tidy(traces: readonly Trace[]): Promise<void> {
-    this.#untidied = traces
-    if (this.#engine !== undefined) await this.#tidyNow(this.#engine)
-  }
-
-  #image(
-    engine: Engine,
-    { assignment: { spec }, output, signal }: Launch,
-    credentials: Buffer | undefined,
-  ): Promise<Image> {
-    const write = async (line: string) => sinkTo(await output()).end(`hedgerow: ${line}\n`)
-    return imageOf(engine, spec, {
-      say: (line) => void write(line).catch(() => undefined),
-      credentials,
-      signal,
-    })
-  }
-
-  async #start(engine: Engine, launch: Launch, { run, image, address, fd, ...mounted }: Start): Promise<Container> {
-    const { assignment, onTrace, signal } = launch
-    const { node, network, resolvConf } = this.#options
-    const container = containerName(assignment.instance, run)
-    const trace = { run, container, address, engine: engine.socketPath }
-    const ipv6 = this.#network.ipv6Of(address)
-    const facts = {
-      assignment,
-      agent: network.agent,
-      node,
-      run,
-      network: this.#network.name,
-      address,
-      ipv6,
-      resolvConf,
-      ...mounted,
-    }
-    await launch.mayStart()
-    signal.throwIfAborted()
-    onTrace(trace) // a crash from here on leaves a container of this name
-    const { guard } = this.#options
-    const isClosed = assignment.spec.egress === 'none'
-    try {
-      if (guard.reason === undefined && !guard.knowsAll)
-        throw new Error('the containers that are there are not known yet')
-      const egressTo = egressRules(assignment.spec.egressTo)
-      // it sends nothing before it is started: its rules are set while the engine makes it
-      const made = await Promise.allSettled([
-        guard.admit({ mac: macOf(address), ipv4: address, ipv6, isClosed, egressTo }),
-        engine.ask({
-          method: 'POST',
-          path: '/containers/create',
-          query: { name: container },
-          body: containerBody(facts),
-          signal,
-        }),
-      ])
-      for (const each of made) if (each.status === 'rejected') throw each.reason
-      await engine.ask({ method: 'POST', path: `/containers/${container}/start`, signal })
-      if (isClosed && !this.#network.isHere)
-        throw new MeshError('RUNTIME_FAILED', {
-          reason: 'egress none cannot be kept: the engine has its bridge elsewhere',
-        })
-      this.#network.isolatePorts()
-      return await this.#follow(engine, launch, {
-        trace,
-        container,
-        run,
-        address,
-        fd,
-        hasHealthCheck: image.hasHealthCheck,
-      })
-    } catch (error) {
-      await this.#undo(engine, { container, run, address })
-      throw isPortFault(error)
-        ? new MeshError(
-            'RUNTIME_FAILED',
-            { reason: `a host_port is taken on this node: ${explain(error)}` },
-            { cause: error },
-          )
-        : error
-    }
-  }
-
-  /** What was not started for good. While the engine is away it may be there, and is removed when that is back. */
-  async #undo(engine: Engine, { container, run, address }: { container: string; run: string; address: string }) {
-    try {
-      await removeContainer(engine, container)
-      this.#options.guard.release(address)
-    } catch {
-      this.#left.set(run, address)
-    }
-  }
-
-  async #adopt(
-    engine: Engine,
-    launch: Adoption,
-    { trace, container, run, address }: { trace: Trace; container: string; run: string; address: string },
-  ): Promise<Container | undefined> {
-    const found = await inspected(engine, container)
-    if (found?.State?.Running !== true || found.Config?.Labels?.[LABELS.run] !== run) {
-      if (found?.Config?.Labels?.[LABELS.run] === run) await removeContainer(engine, container)
-      this.#options.secretFiles.remove(run)
-      this.#runs.delete(run)
-      return undefined
-    }
-    await this.#network.find(engine)
-    this.#network.keep(address)
-    const [kind] = found.Config.Healthcheck?.Test ?? []
-    const hasHealthCheck = kind !== undefined && kind !== 'NONE'
-    const fd = await launch.output()
-    return this.#follow(engine, launch, { trace, container, run, address, fd, hasHealthCheck })
-  }
-
-  async #follow(
-    engine: Engine,
-    { assignment: { spec }, onTrace }: Adoption,
-    { trace, container, run, address, fd, hasHealthCheck }: Followed,
-  ): Promise<Container> {
-    const { Id: id = '', State } = (await inspected(engine, container)) ?? {}
-    const pid = State?.Pid ?? 0
-    const initStartTime = statOf(pid)?.startTime
-    const known = { ...trace, engine: engine.socketPath }
-    const followed = initStartTime === undefined ? known : { ...known, init: pid, initStartTime }
-    onTrace(followed)
-    return Container.follow({
-      engine,
-      container,
-      trace: followed,
-      endpoints: endpointsOf(spec, address, this.#options.seesVips),
-      pid,
-      memoryMb: spec.memoryMb,
-      hasHealthCheck,
-      fd,
-      controls: controlsOf(pid, id),
-      onTrace,
-      onGone: () => {
-        this.#options.guard.release(address)
-        this.#network.release(address)
-        this.#options.secretFiles.remove(run)
-        this.#runs.delete(run)
-      },
-      onLeft: () => this.#left.set(run, address),
-      clock: this.#clock,
-    })
-  }
-
-  /**
-   * Containers of this agent that no record names: it was killed before it could write one, or the record was lost. And those that it
-   * could not end.
-   */
-  async #tidyNow(engine: Engine): Promise<void> {
-    const traces = this.#untidied
-    const left = [...this.#left]
-    if (traces === undefined && left.length === 0) return
-    const known = new Set([...(traces ?? []).map(({ run }) => run), ...this.#runs])
-    const isOver = (run: string) => this.#left.has(run) || (traces !== undefined && !known.has(run))
-    const all = await ownContainers(engine, this.#options.network.agent, 'ended')
-    for (const { Id, Labels = {} } of all) if (isOver(Labels[LABELS.run] ?? '')) await removeContainer(engine, Id)
-    if (traces !== undefined) this.#options.secretFiles.tidy(known)
-    if (this.#untidied === traces) this.#untidied = undefined
-    for (const [run, address] of left) {
-      this.#left.delete(run)
-      this.#options.secretFiles.remove(run)
-      this.#runs.delete(run)
-      this.#options.guard.release(address)
-      this.#network.release(address)
-    }
+    this.#runs.compare(traces)
+    if (this.#engine !== undefined) await this.#runs.tidy(this.#engine)
   }
 
   /** Those of an earlier agent: before they are adopted, too, their calls must not fail. */
@@ -415,23 +193,4 @@ export class DockerRuntime implements Runtime {
 
 function failure(cause: unknown): MeshError {
   return new MeshError('RUNTIME_FAILED', { reason: explain(cause) }, { cause })
-}
-
-interface Start {
-  run: string
-  image: Image
-  address: string
-  fd: number
-  secrets: string | undefined
-  files: string | undefined
-  volumes: readonly Mount[]
-}
-
-interface Followed {
-  trace: Trace
-  container: string
-  run: string
-  address: string
-  fd: number
-  hasHealthCheck: boolean
 }
