@@ -1,5 +1,6 @@
 import t from 'tap'
 import { unknownWishes } from '../../src/orchestrator/root/wishes.ts'
+import { WhyPace } from '../../src/orchestrator/root/why-pace.ts'
 import { unplaceableOf } from '../../src/cli/placement.ts'
 import { mesh, sla } from './mesh.ts'
 import { until } from '../support/until.ts'
@@ -107,4 +108,17 @@ t.test('for a document of a thousand services one list is asked for at a time', 
     t.match(found, [{ instance: 'shop.acme.cart.prod.0' }], `of ${apps} apps and one more`)
     t.same({ asked, most }, { asked: lists, most: 1 })
   }
+})
+
+t.test('of many that fit nowhere each is asked about in its turn', async (t) => {
+  const pace = new WhyPace()
+  const ids = Array.from({ length: 500 }, (_, i) => `shop.acme.s${i}.prod.0`)
+  const due = (now: number, of = ids) => of.filter((id) => pace.isDue(id, now)).length
+  t.equal(due(0), 500, 'the first time all of them, at once')
+  t.equal(due(9_999), 0)
+  t.equal(due(10_000), 500, '50 a second')
+  pace.forget('shop.acme.s7.prod.0')
+  t.equal(due(10_001), 1, 'one of which something new is to be said')
+  for (const id of ids.slice(100)) pace.forget(id)
+  t.equal(due(12_001, ids.slice(0, 100)), 100, 'a hundred with each retry')
 })

@@ -23,6 +23,7 @@ import type { Clusters } from './clusters.ts'
 import type { EventSink } from './events/event.ts'
 import type { InstanceChange, InstanceRecord, RootStore } from './root-store.ts'
 import { whyNowhere } from './unplaceable.ts'
+import { WhyPace } from './why-pace.ts'
 
 export interface PlacingParts {
   readonly store: RootStore
@@ -56,6 +57,7 @@ export class Placing {
   readonly decisions: KeptDecisions
   /** Why the service that was looked at last fits nowhere. */
   #told: { spec: ServiceId; until: number; text: string } | undefined
+  readonly #whyPace = new WhyPace()
   #isClosed = false
 
   constructor(parts: PlacingParts) {
@@ -82,6 +84,7 @@ export class Placing {
 
   forget(id: InstanceId): void {
     this.#refusals.delete(id)
+    this.#whyPace.forget(id)
     this.decisions.forget(id)
   }
 
@@ -120,6 +123,7 @@ export class Placing {
       const outcome = await this.#delegate(record, cluster, { only, cause })
       metrics.placements.labels(outcome.kind).inc()
       if (outcome.kind === 'placed') {
+        this.#whyPace.forget(id)
         this.decisions.keep(id, decision, { rules, request, candidates, at: clock.wall() })
         log.info('instance delegated', { instance: id, cluster, reason: decision.why })
         return { ...outcome, cluster }
@@ -223,7 +227,9 @@ export class Placing {
   }
 
   async #fitsNowhere(id: InstanceId, spec: ServiceSpec, refusals: ReadonlyMap<string, string>): Promise<void> {
-    const { store, log } = this.#parts
+    const { store, log, clock } = this.#parts
+    if (store.instances.get(id)?.state !== 'unplaceable' || refusals.size > 0) this.#whyPace.forget(id)
+    if (!this.#whyPace.isDue(id, clock.now())) return
     const detail = await this.#whyNowhere(spec, refusals)
     const record = store.instances.get(id)
     if (record === undefined || !record.wanted || record.cluster !== undefined) return // it has changed meanwhile
