@@ -5,11 +5,11 @@ import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import type { TSchema, Static } from 'typebox'
-import { Compile } from 'typebox/compile'
 import { isMeshError, MeshError } from '../../core/errors.ts'
 import type { Identity } from '../../core/identity/contract.ts'
 import { endWithTrust } from '../../core/identity/end-with-trust.ts'
 import { certificateOf, type PeerCertificate, serverOptions, tend } from '../../core/identity/tls.ts'
+import { checkerOf } from '../../core/kit/checker.ts'
 import { keepAccepting } from '../../core/kit/keep-accepting.ts'
 import { Lifetime } from '../../core/kit/lifetime.ts'
 import type { Log } from '../../core/kit/log.ts'
@@ -198,10 +198,10 @@ export function goneOf(response: ServerResponse): AbortSignal {
 
 /** Checks a body or query against a schema. The returned function throws MESSAGE_INVALID with every fault and its path. */
 export function reader<S extends TSchema>(schema: S): (value: unknown) => Static<S> {
-  const compiled = Compile(schema)
+  const checker = checkerOf(schema)
   return (value) => {
-    if (compiled.Check(value)) return value
-    const faults = [...compiled.Errors(value)].map(({ instancePath, message }) => `${instancePath || '/'} ${message}`)
+    if (checker.Check(value)) return value
+    const faults = [...checker.Errors(value)].map(({ instancePath, message }) => `${instancePath || '/'} ${message}`)
     throw new MeshError('MESSAGE_INVALID', { faults: faults.slice(0, 64) })
   }
 }
