@@ -29,6 +29,7 @@ import { TapCount, type Count, type Failure } from './tap-count.ts'
 const FILE_TIMEOUT_SECONDS = 300
 /** Code stripped of its types is kept between processes: each starts in half the time. Agents that the launcher starts keep theirs there too. */
 process.env['NODE_COMPILE_CACHE'] ??= resolve(import.meta.dirname, '../node_modules/.cache/hedgerow')
+const WITHOUT_DOMAINS = resolve(import.meta.dirname, 'support/without-domains.ts')
 /** Files that start whole meshes and watch how soon they come back: one at a time, beside the others. */
 const HEAVY = /^test\/(walks|lab|faults\/(?:process|init|systemd|roles)\.test)/
 /** Of those, those that assert no times: they wait more than they compute, and run beside the others. */
@@ -214,7 +215,7 @@ async function runFile(file: string): Promise<Outcome> {
   filesStarted += 1
   const mark = { name: 'HEDGEROW_TEST_FILE', value: `${process.pid}-${filesStarted}` }
   const env = { ...process.env, TAP_TIMEOUT: String(FILE_TIMEOUT_SECONDS - 5), [mark.name]: mark.value }
-  const child = spawn(process.execPath, [file], { env, stdio: ['ignore', 'pipe', 'pipe'] })
+  const child = spawn(process.execPath, ['--import', WITHOUT_DOMAINS, file], { env, stdio: ['ignore', 'pipe', 'pipe'] })
   const processorTime = processorTimeOf(child)
   const ended = Promise.withResolvers<string>()
   child.on('close', (code, signal) => ended.resolve(signal ?? `code ${code}`))
