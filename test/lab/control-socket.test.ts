@@ -6,17 +6,17 @@ import type { LabMap } from '../../src/lab/control-socket.ts'
 import { readConditions, readLab } from '../../src/lab/lab-file.ts'
 import { lacking } from '../../src/lab/namespace.ts'
 import { Program } from '../../src/lab/program.ts'
+import { LAUNCHER } from '../support/launcher.ts'
 import '../support/no-orphans.ts'
 
 t.setTimeout(280_000)
 const skip = (await lacking()) ?? false
-const MAIN = join(import.meta.dirname, '../../src/main.ts')
 const NAME = `test-${process.pid}`
 
 function hedgerow(...argv: string[]): Promise<{ code: number; out: string; err: string }> {
   const options: ExecFileOptions = { timeout: 60_000 }
   return new Promise((resolve) => {
-    execFile(process.execPath, [MAIN, ...argv], options, (error, out, err) => {
+    execFile(process.execPath, [LAUNCHER, ...argv], options, (error, out, err) => {
       resolve({
         code: typeof error?.code === 'number' ? error.code : error === null ? 0 : -1,
         out: String(out),
@@ -117,7 +117,7 @@ t.test('what the killed process of a lab left goes with `down`', { skip, timeout
   const path = join(t.testdir(), 'lab.yaml')
   writeFileSync(path, 'sites:\n  left: { hosts: [a] }\n')
   const name = `${NAME}-killed`
-  const up = Program.start([process.execPath, MAIN, 'lab', 'up', '-f', path, '--name', name], {
+  const up = Program.start([process.execPath, LAUNCHER, 'lab', 'up', '-f', path, '--name', name], {
     onLine: (line) => line.startsWith('up;') && up.signal('SIGKILL'),
   })
   t.equal(await up.exited, 'SIGKILL')
