@@ -30,6 +30,7 @@ import { Predecessor, type HandOverStep } from './hand-over.ts'
 import { Instances } from './instances.ts'
 import { KeptVips } from './kept-vips.ts'
 import { openUplink, type UplinkNeeds } from './link.ts'
+import { linksOf } from './links.ts'
 import { LocalApi } from './local-api.ts'
 import { followNetwork } from './network.ts'
 import { NodeFactsSource } from './node-facts.ts'
@@ -192,7 +193,8 @@ function openLink(
 ): ReturnType<typeof openUplink> {
   const onRefusal: UplinkNeeds['onRefusal'] = (refusal) => peers.identityTaken(refusal?.code === 'DUPLICATE_IDENTITY') // the peers' sessions are for the other process
   const isAtRest = watchRest(carriedBy({ ledger: flows.ledger, inbound }))
-  return openUplink(context, identity, sync, { instances, facts, onRelays: relays.update, onRefusal, isAtRest })
+  const links = () => linksOf(context.self, peers.all())
+  return openUplink(context, identity, sync, { instances, facts, links, onRelays: relays.update, onRefusal, isAtRest })
 }
 
 function carriedBy({ ledger, inbound }: Pick<Flows, 'ledger'> & Pick<Connectivity, 'inbound'>): () => Carried {

@@ -54,7 +54,7 @@ export async function openUplink(
   return uplink
 }
 
-export interface UplinkNeeds extends Pick<UplinkOptions, 'onRelays' | 'onRefusal' | 'isAtRest'> {
+export interface UplinkNeeds extends Pick<UplinkOptions, 'links' | 'onRelays' | 'onRefusal' | 'isAtRest'> {
   instances: Instances
   facts: NodeFactsSource
 }

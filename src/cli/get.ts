@@ -83,6 +83,14 @@ const KINDS: Record<ListedKind, readonly Column[]> = {
     ['version', (row) => row['version']],
     ['address', (row) => row['url']],
   ],
+  links: [
+    ['from', (row) => row['from']],
+    ['to', (row) => row['to']],
+    ['path', (row) => row['path']],
+    ['rtt ms', (row) => (row['rttMs'] as number | undefined)?.toFixed(2)],
+    ['bytes in', (row) => row['bytesIn']],
+    ['bytes out', (row) => row['bytesOut']],
+  ],
 }
 
 /** With `-o wide` these as well. */
@@ -113,6 +121,7 @@ const WIDE: typeof KINDS = {
     ['certificate until', (row) => timeOf(row['certificateUntil'])],
   ],
   relays: [['certificate until', (row) => timeOf(row['certificateUntil'])]],
+  links: [['relay', (row) => row['relay']]],
 }
 
 function pairs(labels: unknown): string | undefined {

@@ -8,7 +8,7 @@ import { hasCredential } from './roles-here.ts'
 const MOST_CHARS = 400
 
 /** What the root lists by names. */
-export type ListedKind = 'apps' | 'services' | 'instances' | 'runs' | 'nodes' | 'relays' | 'clusters'
+export type ListedKind = 'apps' | 'services' | 'instances' | 'runs' | 'nodes' | 'relays' | 'links' | 'clusters'
 
 /**
  * The full name of a service. `shop.acme.cart` stands for `shop.acme.cart.prod` where the app has one service of that name.

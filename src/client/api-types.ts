@@ -1,4 +1,4 @@
-/* Written by .config/docs/api-types.ts from the document of the API. 08996d290744cc4663e9011dccecb616761fb6b61e7e44b17e12b8f6d941aa39 */
+/* Written by .config/docs/api-types.ts from the document of the API. 4c7f10d01c42bfd6615e3ef40b19dc20ec22b33a96327f81e46ce637281759d3 */
 
 export interface paths {
   '/v1/apps': {
@@ -167,6 +167,23 @@ export interface paths {
     }
     /** Relays of the clusters that answer */
     get: operations['listRelays']
+    put?: never
+    post?: never
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/v1/links': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    /** How nodes that have a session reach each other now; of very many those that carried most */
+    get: operations['listLinks']
     put?: never
     post?: never
     delete?: never
@@ -1220,6 +1237,24 @@ export interface components {
         oomKills: number
       }
     }
+    Link: {
+      /** @description Both nodes. */
+      id: string
+      /** @description `cluster/node` */
+      from: string
+      /** @description `cluster/node` */
+      to: string
+      /** @enum {unknown} */
+      path: 'direct' | 'reverse' | 'punched' | 'relayed'
+      /** @description The address of the relay, on a relayed path. */
+      relay?: string
+      /** @description Round-trip time. */
+      rttMs?: number
+      /** @description What `from` received of `to` since their session began; for those who operate both. */
+      bytesIn?: number
+      /** @description What it sent. */
+      bytesOut?: number
+    }
     Moved: {
       instance: string
       from?: string
@@ -2218,6 +2253,38 @@ export interface operations {
         content: {
           'application/json': {
             items: components['schemas']['Relay'][]
+            /** @description The `cursor` of the next page; absent on the last one. */
+            next?: string
+          }
+        }
+      }
+    }
+  }
+  listLinks: {
+    parameters: {
+      query?: {
+        /** @description How many at most; 100 by default. */
+        limit?: number
+        /** @description `next` of the page before. Without it the first page. */
+        cursor?: string
+        /** @description Only those of nodes whose name begins with this. */
+        name?: string
+        path?: 'direct' | 'reverse' | 'punched' | 'relayed'
+      }
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description How nodes that have a session reach each other now; of very many those that carried most */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            items: components['schemas']['Link'][]
             /** @description The `cursor` of the next page; absent on the last one. */
             next?: string
           }

@@ -293,6 +293,7 @@ export class FakeNode {
           version: '0.0.0',
           ...(this.coordinate === undefined ? {} : { coordinate: this.coordinate }),
         }),
+        links: () => [{ node: id, peer: `${id}-peer`, path: 'relayed', rttMs: 12, bytesIn: 10, bytesOut: 20 }],
         onWish: (keys) => {
           for (const key of keys) this.wishes.add(key)
         },

@@ -69,6 +69,7 @@ async function rogueCluster(world: World, name: string) {
         'logs.open': () => ({ stream: '' }),
         'logs.next': () => ({ text: '', done: true }),
         'usage.list': () => ({ usage: [] }),
+        'links.list': () => ({ links: [] }),
         'exec.open': () => ({ stream: '' }),
         'exec.read': () => ({ printed: [], exitCode: 0 }),
         'exec.write': () => ({ taken: true }),

@@ -49,6 +49,7 @@ t.test('nobody sees another’s names, instances, logs, events and changes', asy
     'nodes',
     'clusters',
     'relays',
+    'links',
     'status',
     'organisations',
   ]
@@ -58,6 +59,10 @@ t.test('nobody sees another’s names, instances, logs, events and changes', asy
     t.notMatch(JSON.stringify(body), /acme|cart/, `${list} names nothing of another`)
   }
   t.match((await beta('GET', '/v1/services')).body.items, [{ id: WEB }])
+  const [link] = (await beta('GET', '/v1/links')).body.items
+  t.match(link, { path: 'relayed', rttMs: 12 })
+  t.notMatch(link, { bytesIn: Number }, 'what nodes carried is everybody’s')
+  t.match((await all.admin('GET', '/v1/links')).body.items[0], { bytesIn: 10, bytesOut: 20 })
   const tried = [
     ['GET', `/v1/services/${CART}`],
     ['GET', `/v1/services/${CART.replace('.', '%2e')}`],

@@ -28,6 +28,10 @@ t.test('the lists say what `hedgerow get` shows, page by page and filtered, as t
   const usage = await ask(world, '/v1/instances?usage=true&limit=1')
   t.match(usage.body.items[0], { state: 'running', usage: { cpu: 0.5 } })
 
+  const links = await ask(world, '/v1/links?path=relayed&name=edge/n1&limit=1')
+  t.match(links.body.items, [{ from: 'edge/n1', to: 'edge/n1-peer', path: 'relayed', rttMs: 12, bytesIn: 10 }])
+  t.same((await ask(world, '/v1/links?path=direct')).body.items, [])
+
   // page by page
   const seen: string[] = []
   for (let cursor = ''; ; ) {

@@ -5,7 +5,8 @@ import type { HeldIdentity } from '../../core/identity/held.ts'
 import type { Log } from '../../core/kit/log.ts'
 import type { InstanceId, NodeId } from '../../core/model/ids.ts'
 import type { NotificationHandlers, RequestHandlers } from '../link/link.ts'
-import type { UsageRow } from '../link/messages/both.ts'
+import { type LinkOfNode, MOST_LINKS, MOST_LINKS_OF_NODE, type UsageRow } from '../link/messages/both.ts'
+import { busiest } from '../link/busiest.ts'
 import type { NodeRow, rootToCluster } from '../link/messages/cluster-root.ts'
 import { wireOutcomes } from '../link/outcomes.ts'
 import { takeRevocations } from '../link/take-revocations.ts'
@@ -116,6 +117,7 @@ export class RootMessages implements RootListener {
         return on.link.request('exec.write', { stream: on.stream, ...rest })
       },
       'usage.list': async () => ({ usage: await this.#usage() }),
+      'links.list': async () => ({ links: await this.#links() }),
       'logs.next': ({ stream }) => {
         const on = this.#streamOn(stream)
         return on.link.request('logs.next', { stream: on.stream })
@@ -164,6 +166,18 @@ export class RootMessages implements RootListener {
       }),
     )
     return lists.flat()
+  }
+
+  /** Of the nodes that answer in time; a node speaks only of itself. */
+  async #links(): Promise<LinkOfNode[]> {
+    const lists = await Promise.all(
+      Array.from(this.#parts.nodes.all(), async ({ id, link }) => {
+        const limit = AbortSignal.timeout(USAGE_MS)
+        const { links } = await link.request('links.list', {}, limit).catch(() => ({ links: [] }))
+        return links.filter(({ node }) => node === id).slice(0, MOST_LINKS_OF_NODE)
+      }),
+    )
+    return busiest(lists.flat(), MOST_LINKS)
   }
 
   #listNodes(after: string): { nodes: NodeRow[]; more: boolean } {

@@ -17,6 +17,7 @@ import type { Passwords } from './people/passwords.ts'
 import type { People } from './people/people.ts'
 import type { View } from './people/view.ts'
 import type { RevocationRegister } from './revocation-register.ts'
+import type { Links } from './links.ts'
 import type { Rotation } from './rotation.ts'
 import type { Secrets } from './secrets.ts'
 import type { RootStore } from './root-store.ts'
@@ -44,6 +45,7 @@ export interface ApiContext {
   secrets: Secrets
   commands: ExecCommands
   usages: Usages
+  links: Pick<Links, 'list'>
   live: Live
   people: People
   passwords: Passwords

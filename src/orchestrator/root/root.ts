@@ -47,6 +47,7 @@ import { showServices } from './service-metrics.ts'
 import { Rotation } from './rotation.ts'
 import { Secrets } from './secrets.ts'
 import { changeStore, idOf } from './submission.ts'
+import { Links } from './links.ts'
 import { Usages } from './usages.ts'
 import { mendVips } from './vip-requests.ts'
 import { Vips } from './vips.ts'
@@ -282,6 +283,7 @@ async function startServer(
   const live = new LiveRows(parts)
   life.every(TICK_MS, () => live.tick(), 'rows that are watched')
   const usages = new Usages(clusters, parts.clock)
+  const links = new Links(clusters, parts.clock)
   const commands = life.use(new ExecCommands())
   const server = life.use(
     await LinkServer.start(
@@ -294,7 +296,7 @@ async function startServer(
         upgrades: { '/link': linkUpgrade(clusters, store) },
         routes: (app, server) => {
           const view = new View(people.admin(), people)
-          const context = { ...parts, server, live, view, commands, usages, startedAt: parts.clock.now() }
+          const context = { ...parts, server, live, view, commands, usages, links, startedAt: parts.clock.now() }
           for (const [prefix, routes] of [
             ['/v1', v1Routes],
             ['/api/v1', apiRoutes],

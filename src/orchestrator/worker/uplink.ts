@@ -17,6 +17,7 @@ import { DialledLink } from '../link/dialled-link.ts'
 import type { Link, LinkSides } from '../link/link.ts'
 import { BATCH } from '../link/messages/protocol.ts'
 import { clusterToNode, nodeToCluster } from '../link/messages/node-cluster.ts'
+import type { LinkOfNode } from '../link/messages/both.ts'
 import { wireOutcomes } from '../link/outcomes.ts'
 import { PROCESS_ID } from '../link/peer-links.ts'
 import { takeRevocations } from '../link/take-revocations.ts'
@@ -67,6 +68,8 @@ export interface UplinkOptions {
   facts: () => NodeFacts
   worker: UplinkWorker
   leases?: UplinkLeases
+  /** How this node reaches others now. */
+  links?: () => LinkOfNode[]
   /** All relays at which this node may listen: at each hello, and when there are others. */
   onRelays?: (urls: readonly string[]) => void
   /** The cluster would like to know how far the services under these keys are from here. */
@@ -188,6 +191,7 @@ export class Uplink implements AsyncDisposable {
           taken: await this.#execs.write(stream, Buffer.from(data, 'base64'), isLast === true),
         }),
         'usage.list': async (_, signal) => ({ usage: await worker.usage(signal) }),
+        'links.list': () => ({ links: this.#options.links?.() ?? [] }),
       },
       onNotification: {
         changes: ({ epoch, changes }) => {

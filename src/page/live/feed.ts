@@ -1,12 +1,12 @@
 import { messagesIn } from '../../client/event-stream.ts'
 import { type Link, type Mesh, NOTHING_YET } from '../model/mesh.ts'
-import type { EventRow, InstanceRow } from '../model/rows.ts'
+import type { EventRow, InstanceRow, LinkRow } from '../model/rows.ts'
 import { Watched } from '../model/watched.ts'
 import { type Api, ApiError } from './api.ts'
 
 /** Changes that come within so long are shown together: a burst is drawn once. */
 const DRAW_MS = 100
-/** What instances use no change tells: it is asked for that often while the page is in sight. */
+/** What instances use, and how nodes reach each other, no change tells: it is asked for that often while the page is in sight. */
 const USAGE_MS = 5_000
 /** Between two such questions at least so many times as long as the one before took: a large mesh is asked less often. */
 const REST = 8
@@ -94,11 +94,16 @@ export class Feed {
     await past.then(({ items }) => this.#watched.takeEvents(items.toReversed())).catch(() => undefined)
     while (!signal.aborted) {
       const began = performance.now()
-      if (document.visibilityState === 'visible')
+      if (document.visibilityState === 'visible') {
         await this.#api
           .all<InstanceRow>('/v1/instances?usage=true', signal)
           .then((rows) => this.#watched.takeUsage(rows))
           .catch(() => undefined)
+        await this.#api
+          .all<LinkRow>('/v1/links', signal)
+          .then((rows) => this.#watched.takeLinks(rows))
+          .catch(() => undefined)
+      }
       if (signal.aborted) return
       this.#draw()
       await sleep(Math.max(USAGE_MS, (performance.now() - began) * REST))

@@ -1,4 +1,4 @@
-import type { ClusterRow, EventRow, InstanceRow, NodeRow, ServiceRow } from './rows.ts'
+import type { ClusterRow, EventRow, InstanceRow, LinkRow, NodeRow, ServiceRow } from './rows.ts'
 
 /** All that the page knows of the mesh. */
 export interface Mesh {
@@ -6,11 +6,13 @@ export interface Mesh {
   nodes: readonly NodeRow[]
   services: readonly ServiceRow[]
   instances: readonly InstanceRow[]
+  /** How nodes reach each other: asked for beside the watch. */
+  links: readonly LinkRow[]
   /** Oldest first. */
   events: readonly EventRow[]
 }
 
-export const NOTHING_YET: Mesh = { clusters: [], nodes: [], services: [], instances: [], events: [] }
+export const NOTHING_YET: Mesh = { clusters: [], nodes: [], services: [], instances: [], links: [], events: [] }
 
 /** Whether what is shown is what is. */
 export type Link =

@@ -7,6 +7,7 @@ export type ServiceRow = Schemas['Service']
 export type InstanceRow = Schemas['Instance']
 export type NodeRow = Schemas['Node']
 export type ClusterRow = Schemas['Cluster']
+export type LinkRow = Schemas['Link']
 export type EventRow = Schemas['Event']
 
 /** How a thing is, as its colour says; the words say the same. */

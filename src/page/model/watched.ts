@@ -1,5 +1,5 @@
 import { LISTS, type ListKind, type Mesh, NOTHING_YET, withEvents } from './mesh.ts'
-import type { ClusterRow, EventRow, InstanceRow, NodeRow, ServiceRow, Usage } from './rows.ts'
+import type { ClusterRow, EventRow, InstanceRow, LinkRow, NodeRow, ServiceRow, Usage } from './rows.ts'
 
 /** A message of `GET /v1/watch`. */
 export interface Message {
@@ -27,6 +27,7 @@ export class Watched {
   #known = new Map<ListKind, Map<string, unknown>>(LISTS.map((kind) => [kind, new Map()]))
   #gathered = new Map<ListKind, Map<string, unknown>>()
   #usage: ReadonlyMap<string, Usage> = new Map()
+  #links: readonly LinkRow[] = []
   #mesh: Mesh = NOTHING_YET
   readonly #changed = new Set<ListKind>()
   #events: EventRow[] = []
@@ -70,6 +71,11 @@ export class Watched {
     this.#changed.add('instances')
   }
 
+  /** How nodes reach each other, which nodes tell when somebody asks. */
+  takeLinks(links: readonly LinkRow[]): void {
+    this.#links = links
+  }
+
   /** Lists that have not changed stay the same objects. */
   mesh(): Mesh {
     const { clusters, nodes, services, instances, events } = this.#mesh
@@ -79,6 +85,7 @@ export class Watched {
       services: (this.#listOf('services') as ServiceRow[] | undefined) ?? services,
       instances:
         (this.#listOf('instances') as InstanceRow[] | undefined)?.map((row) => this.#withUsage(row)) ?? instances,
+      links: this.#links,
       events: this.#events.length === 0 ? events : withEvents(events, this.#events),
     }
     this.#changed.clear()

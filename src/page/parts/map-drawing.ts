@@ -1,3 +1,4 @@
+import { linkText, type PlacedLink } from '../model/map-links.ts'
 import { type Box, DOT, type MapLayout, type MapNode, type Placing } from '../model/map-layout.ts'
 import type { Tone } from '../model/rows.ts'
 
@@ -8,6 +9,7 @@ export interface Shown {
   chosen: string | undefined
   /** Instances that have just changed: how far their ring has faded, from 0 to 1. */
   changed: ReadonlyMap<string, number>
+  links: readonly PlacedLink[]
 }
 
 const TONES: readonly Tone[] = ['good', 'busy', 'warn', 'bad', 'idle']
@@ -20,7 +22,7 @@ export function drawMap(
   context: CanvasRenderingContext2D,
   layout: MapLayout,
   { scale, x, y }: Placing,
-  { isShown, chosen, changed }: Shown,
+  { isShown, chosen, changed, links }: Shown,
   screen: { width: number; height: number; density: number },
 ): void {
   const colours = coloursOf(context.canvas)
@@ -67,6 +69,7 @@ export function drawMap(
     context.globalAlpha = 1
   }
   if (scale >= WORDS_SCALE) for (const node of nodes) nodeWords(context, node, colours)
+  lines(context, links, { chosen, changed, scale, seen }, colours)
   rings(context, nodes, changed, colours.accent)
 }
 
@@ -86,6 +89,44 @@ function nodeWords(context: CanvasRenderingContext2D, node: MapNode, colours: Co
       `10px ${colours.font}`,
       colours.muted,
     )
+}
+
+/** Lines of one look are one path, so that thousands are two strokes. Those of the chosen node say their round-trip time. */
+function lines(
+  context: CanvasRenderingContext2D,
+  links: readonly PlacedLink[],
+  { chosen, changed, scale, seen }: Pick<Shown, 'chosen' | 'changed'> & { scale: number; seen: Box },
+  colours: Colours,
+): void {
+  const isOf = ({ row }: PlacedLink) => row.from === chosen || row.to === chosen
+  const inSight = links.filter((link) => overlaps(boxOf(link), seen))
+  const groups = Map.groupBy(inSight, (link) => `${link.isRelayed} ${isOf(link)} ${changed.has(link.row.id)}`)
+  for (const group of groups.values()) {
+    const [{ isRelayed, row }] = group as [PlacedLink]
+    const isMarked = isOf(group[0] as PlacedLink)
+    const age = changed.get(row.id)
+    context.strokeStyle = isRelayed ? colours.warn : isMarked ? colours.accent : colours.muted
+    context.setLineDash(isRelayed ? [7 / scale, 5 / scale] : [])
+    context.lineWidth = (isMarked ? 2 : age === undefined ? 1 : 1 + 3 * (1 - age)) / scale
+    context.globalAlpha = isMarked || age !== undefined ? 0.95 : chosen === undefined ? 0.4 : DIM
+    context.beginPath()
+    for (const { x1, y1, x2, y2 } of group) {
+      context.moveTo(x1, y1)
+      context.lineTo(x2, y2)
+    }
+    context.stroke()
+  }
+  context.setLineDash([])
+  context.globalAlpha = 1
+  for (const link of inSight) {
+    if (!isOf(link)) continue
+    const at = { x: (link.x1 + link.x2) / 2 + 4 / scale, y: (link.y1 + link.y2) / 2 - 4 / scale, width: 240 / scale }
+    words(context, linkText(link.row), at, `${11 / scale}px ${colours.font}`, colours.text)
+  }
+}
+
+function boxOf({ x1, y1, x2, y2 }: PlacedLink): Box {
+  return { x: Math.min(x1, x2), y: Math.min(y1, y2), width: Math.abs(x2 - x1) + 1, height: Math.abs(y2 - y1) + 1 }
 }
 
 function rings(

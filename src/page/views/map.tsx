@@ -4,10 +4,11 @@ import { useDesk } from '../parts/desk.tsx'
 import { drawMap } from '../parts/map-drawing.ts'
 import { Search } from '../parts/search.tsx'
 import { type Direction, fitted, hitAt, layoutOf, nextNode, type Placing, zoomed } from '../model/map-layout.ts'
+import { changedLinks, linesOf, linkText, type PlacedLink } from '../model/map-links.ts'
 import type { Mesh } from '../model/mesh.ts'
 import { clusterView, nodeView } from '../model/nodes.ts'
 import { hashOf } from '../model/route.ts'
-import type { InstanceRow, Tone } from '../model/rows.ts'
+import type { InstanceRow, LinkRow, Tone } from '../model/rows.ts'
 import { counted, nameParts } from '../model/text.ts'
 import { may, namespaceOf } from '../model/who.ts'
 import { moveQuestion } from './service-actions.tsx'
@@ -25,7 +26,7 @@ const LEGEND: readonly (readonly [Tone, string])[] = [
 
 /** Everything in one picture: clusters, their nodes, a dot for each instance. */
 export function MapView({ mesh }: { mesh: Mesh }) {
-  const { clusters, nodes, instances } = mesh
+  const { clusters, nodes, instances, links } = mesh
   const [typed, setTyped] = useState('')
   const [chosen, setChosen] = useState<string>()
   const [tip, setTip] = useState<{ x: number; y: number; text: string }>()
@@ -37,8 +38,9 @@ export function MapView({ mesh }: { mesh: Mesh }) {
     for (const row of clusters) tones.set(row.name, clusterView(row).tone)
     return layoutOf({ clusters, nodes, instances }, tones)
   }, [clusters, nodes, instances])
+  const placedLinks = useMemo(() => linesOf(links, layout), [links, layout])
   const placed = placing ?? fitted(layout, screen)
-  useDrawing(canvas, { layout, placed, screen, typed, chosen, instances })
+  useDrawing(canvas, { layout, placed, screen, typed, chosen, instances, links, placedLinks })
 
   const zoom = (factor: number, at = { x: screen.width / 2, y: screen.height / 2 }) =>
     setPlacing((before) => zoomed(before ?? placed, factor, at))
@@ -108,6 +110,8 @@ export function MapView({ mesh }: { mesh: Mesh }) {
           </p>
           <Search label="Show only a service" value={typed} change={setTyped} />
           <ul class="legend" aria-label="Colours">
+            <li class="line">path</li>
+            <li class="line relayed">relayed</li>
             {LEGEND.map(([tone, text]) => (
               <li key={text} class={tone}>
                 {text}
@@ -153,7 +157,15 @@ export function MapView({ mesh }: { mesh: Mesh }) {
           <p class="chosennode" role="status">
             {chosenRow === undefined
               ? undefined
-              : `${chosenRow.id}: ${chosenRow.condition}, ${counted(chosenRow.instances, 'instance')}`}
+              : [
+                  `${chosenRow.id}: ${chosenRow.condition}, ${counted(chosenRow.instances, 'instance')}`,
+                  ...links
+                    .flatMap((row) => {
+                      const other = row.from === chosen ? row.to : row.to === chosen ? row.from : undefined
+                      return other === undefined ? [] : [`${other} ${linkText(row)}`]
+                    })
+                    .slice(0, 8),
+                ].join('; ')}
           </p>
           {layout.unplaced.length === 0 ? undefined : (
             <a class="unplaced" href={hashOf({ view: 'why' })}>
@@ -229,11 +241,13 @@ interface Drawn {
   typed: string
   chosen: string | undefined
   instances: readonly InstanceRow[]
+  links: readonly LinkRow[]
+  placedLinks: readonly PlacedLink[]
 }
 
 /** Once for each change; at every frame only while a ring fades. */
 function useDrawing(canvas: { current: HTMLCanvasElement | null }, drawn: Drawn): void {
-  const { layout, placed, screen, typed, chosen, instances } = drawn
+  const { layout, placed, screen, typed, chosen, instances, links, placedLinks } = drawn
   const changes = useRef({ states: new Map<string, string>(), since: new Map<string, number>() })
   useEffect(() => {
     const { states, since } = changes.current
@@ -244,6 +258,13 @@ function useDrawing(canvas: { current: HTMLCanvasElement | null }, drawn: Drawn)
       for (const [id, state] of next) if (states.get(id) !== state) since.set(id, performance.now())
     changes.current.states = next
   }, [instances])
+  const before = useRef(links)
+  useEffect(() => {
+    const isStill = matchMedia('(prefers-reduced-motion: reduce)').matches
+    if (!isStill && before.current.length > 0)
+      for (const id of changedLinks(before.current, links)) changes.current.since.set(id, performance.now())
+    before.current = links
+  }, [links])
   useEffect(() => {
     const element = canvas.current
     const context = element?.getContext('2d')
@@ -261,7 +282,7 @@ function useDrawing(canvas: { current: HTMLCanvasElement | null }, drawn: Drawn)
         if (age >= 1) since.delete(id)
         else changed.set(id, age)
       }
-      drawMap(context, layout, placed, { isShown, chosen, changed }, screen)
+      drawMap(context, layout, placed, { isShown, chosen, changed, links: placedLinks }, screen)
       if (since.size > 0) frame = requestAnimationFrame(draw)
     }
     frame = requestAnimationFrame(draw)
@@ -271,5 +292,5 @@ function useDrawing(canvas: { current: HTMLCanvasElement | null }, drawn: Drawn)
       cancelAnimationFrame(frame)
       themes.disconnect()
     }
-  }, [layout, placed.scale, placed.x, placed.y, screen, typed, chosen])
+  }, [layout, placed.scale, placed.x, placed.y, screen, typed, chosen, placedLinks])
 }

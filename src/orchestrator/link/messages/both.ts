@@ -1,6 +1,20 @@
 import Type, { type Static } from 'typebox'
 import { MAX_LIST_CHARS } from '../../../core/identity/revocation-list.ts'
-import { Amount, AssignmentOf, Csr, Facts, InstanceIdText, Label, many, Pem, Report, Seq, text } from '../schemas.ts'
+import { RULED_PATHS } from '../../../core/model/path-rule.ts'
+import {
+  Amount,
+  AssignmentOf,
+  Csr,
+  Facts,
+  InstanceIdText,
+  Label,
+  many,
+  NodeIdText,
+  Pem,
+  Report,
+  Seq,
+  text,
+} from '../schemas.ts'
 import { BATCH, MAX_RELAYS, NOTHING, request } from './protocol.ts'
 
 /* What the links of both tiers carry: node ↔ cluster and cluster ↔ root. */
@@ -68,6 +82,26 @@ export type UsageRow = Static<typeof UsageOf>
 export const usage = {
   /** Instances of which nothing can be measured are left out. */
   'usage.list': request(NOTHING, Type.Object({ usage: many(UsageOf, 100_000) }), 3_000),
+}
+
+/** Of one node: those that carried most. Of one cluster, and of the mesh. */
+export const MOST_LINKS_OF_NODE = 32
+export const MOST_LINKS = 20_000
+
+/** How `node` reaches `peer` now; bytes as `node` counts them, since the session began. */
+const LinkOf = Type.Object({
+  node: NodeIdText,
+  peer: NodeIdText,
+  path: Type.Enum([...RULED_PATHS]),
+  relay: Type.Optional(text(500)),
+  rttMs: Type.Optional(Amount),
+  bytesIn: Amount,
+  bytesOut: Amount,
+})
+export type LinkOfNode = Static<typeof LinkOf>
+export const links = {
+  /** Of the nodes that answer in time; the links that carried most, when there are more. */
+  'links.list': request(NOTHING, Type.Object({ links: many(LinkOf, MOST_LINKS) }), 3_000),
 }
 
 /** For an instance that starts on the node that asks. Neither tier keeps them; only a folder in memory of the node does. */

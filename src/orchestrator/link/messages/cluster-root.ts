@@ -37,6 +37,7 @@ import {
   assignMany,
   exec,
   execClose,
+  links,
   logs,
   logsClose,
   secrets,
@@ -332,6 +333,7 @@ export const rootToCluster = {
     ),
     ...logs,
     ...usage,
+    ...links,
     ...exec,
   },
   notifications: {

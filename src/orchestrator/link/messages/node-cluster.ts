@@ -31,6 +31,7 @@ import {
   assignMany,
   exec,
   execClose,
+  links,
   logs,
   logsClose,
   secrets,
@@ -90,6 +91,7 @@ export const clusterToNode = {
     'withdraw.many': withdrawMany,
     ...logs,
     ...usage,
+    ...links,
     ...exec,
   },
   notifications: {

@@ -4,6 +4,7 @@ import type { ApiContext } from '../api-context.ts'
 import type { Event } from '../events/event.ts'
 import type { EventQuery, PageQuery } from '../events/events.ts'
 import type { KnownNodes, RootStore } from '../root-store.ts'
+import type { Link } from '../links.ts'
 import type { View } from './view.ts'
 
 /**
@@ -12,7 +13,7 @@ import type { View } from './view.ts'
  */
 export function scopedContext(context: ApiContext, view: View): ApiContext {
   if (view.isWhole) return { ...context, view }
-  const { clusters, nodes, secrets, events } = context
+  const { clusters, nodes, links, secrets, events } = context
   return {
     ...context,
     view,
@@ -26,6 +27,7 @@ export function scopedContext(context: ApiContext, view: View): ApiContext {
       lastKnown: (cluster: string) =>
         view.seesCluster(cluster) ? knownSeen(nodes.lastKnown(cluster), view) : undefined,
     }),
+    links: { list: async () => (await links.list()).flatMap((link) => linkSeen(link, view)) },
     secrets: overlaid(secrets, {
       list: () => secrets.list().filter(({ name }) => view.mayWith('secrets', name)),
     }),
@@ -96,6 +98,15 @@ function nodesSeen<R extends Pick<Row, 'id' | 'mayStillRun'>>(rows: readonly R[]
 
 function knownSeen(known: KnownNodes | undefined, view: View): KnownNodes | undefined {
   return known && { ...known, rows: known.rows.map((row) => nodeSeen(row, view)) }
+}
+
+/** Between nodes that the caller sees. What they carried is everybody’s: only who operates both ends is told how much. */
+function linkSeen(link: Link, view: View): Link[] {
+  const { bytesIn: _in, bytesOut: _out, ...rest } = link
+  const ends = [link.from, link.to]
+  if (!ends.every((id) => view.seesNode(id))) return []
+  const isTold = ends.every((id) => view.mayOperate(clusterOf(id)))
+  return [isTold ? link : rest]
 }
 
 /** Without instances of others. */

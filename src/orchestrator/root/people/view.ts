@@ -72,6 +72,10 @@ export class View {
     return this.#memo(`cluster ${name}`, () => this.may('see', this.#people.cluster(name)))
   }
 
+  mayOperate(cluster: string): boolean {
+    return this.#memo(`operate ${cluster}`, () => this.may('operate', this.#people.cluster(cluster)))
+  }
+
   seesNode(id: string): boolean {
     const slash = id.indexOf('/')
     return this.seesCluster(slash === -1 ? id : id.slice(0, slash))

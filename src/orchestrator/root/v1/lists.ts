@@ -15,7 +15,7 @@ import { definedOf } from './defined.ts'
 import { etagOf } from './etag.ts'
 import { operation } from './operation.ts'
 import { LIMIT, page, paging } from './page.ts'
-import { App, Cluster, Event, Instance, Node, pageOf, Relay, Run, Service, Status } from './schemas.ts'
+import { App, Cluster, Event, Instance, Link, Node, pageOf, Relay, Run, Service, Status } from './schemas.ts'
 
 const name = Type.Optional(
   Type.String({ minLength: 1, maxLength: 400, description: 'Only those whose name begins with this.' }),
@@ -227,6 +227,27 @@ const listRelayRows = operation({
     }),
 })
 
+const listLinks = operation({
+  id: 'listLinks',
+  needs: 'see listed',
+  path: '/links',
+  summary: 'How nodes that have a session reach each other now; of very many those that carried most',
+  query: Type.Object({
+    ...paging,
+    name: filter('Only those of nodes whose name begins with this.'),
+    path: Type.Optional(Link.properties.path),
+  }),
+  answer: pageOf(Link),
+  run: async ({ query: { name, path, ...paged } }, { links }) =>
+    page(await links.list(), paged, {
+      idOf: ({ id }) => id,
+      fits: (link) =>
+        (name === undefined || link.from.startsWith(name) || link.to.startsWith(name)) &&
+        (path === undefined || link.path === path),
+      rowOf: definedOf,
+    }),
+})
+
 const listEvents = operation({
   id: 'listEvents',
   needs: 'see listed',
@@ -271,6 +292,7 @@ export const LISTS = [
   getNode,
   listClusters,
   listRelayRows,
+  listLinks,
   listEvents,
   getStatus,
 ]

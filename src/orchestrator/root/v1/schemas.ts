@@ -1,5 +1,6 @@
 import Type, { type TSchema } from 'typebox'
 import { INSTANCE_STATES } from '../../../core/model/instance.ts'
+import { RULED_PATHS } from '../../../core/model/path-rule.ts'
 import { DrainStatusOf } from '../../link/messages/cluster-root.ts'
 import { ExplanationOf, Spec } from '../../link/schemas.ts'
 import { ACTORS, EVENT_WORDS, type EventWord } from '../events/event.ts'
@@ -213,6 +214,19 @@ export const Cluster = Type.Object({
   certificateUntil: time('When its certificate ends.'),
 })
 
+export const Link = Type.Object({
+  id: Type.String({ description: 'Both nodes.' }),
+  from: Type.String({ description: '`cluster/node`' }),
+  to: Type.String({ description: '`cluster/node`' }),
+  path: Type.Enum([...RULED_PATHS]),
+  relay: Type.Optional(Type.String({ description: 'The address of the relay, on a relayed path.' })),
+  rttMs: Type.Optional(Type.Number({ description: 'Round-trip time.' })),
+  bytesIn: Type.Optional(
+    Type.Number({ description: 'What `from` received of `to` since their session began; for those who operate both.' }),
+  ),
+  bytesOut: Type.Optional(Type.Number({ description: 'What it sent.' })),
+})
+
 export const Relay = Type.Object({
   id: text,
   kind: Type.Enum(['cluster', 'stand-alone']),
@@ -377,6 +391,7 @@ export const MODELS: Readonly<Record<string, TSchema>> = {
   Explanation,
   Fault,
   Instance,
+  Link,
   Moved,
   Node,
   Problem,
