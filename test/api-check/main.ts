@@ -6,7 +6,7 @@ import { scriptOptions } from '../../.config/script-options.ts'
 import { mesh, sla } from '../orchestrator/mesh.ts'
 
 /*
- * `node .config/node24.cjs test/api-check/main.ts`: schemathesis asks a root on loopback whatever its OpenAPI document allows, and more. It fails when
+ * `npm run check:api`: schemathesis asks a root on loopback whatever its OpenAPI document allows, and more. It fails when
  * an answer is a 5xx or is not as the document says. Not part of the tests: it needs Python, and fetches schemathesis from PyPI once.
  */
 const VERSION = '4.32.5'
@@ -20,7 +20,7 @@ const CHECKS =
   'not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,negative_data_rejection'
 
 const { examples } = scriptOptions({
-  name: 'test/api-check/main.ts',
+  name: 'npm run check:api',
   about: 'Asks a root whatever its OpenAPI document allows (schemathesis).',
   options: { examples: { kind: 'text', meaning: 'requests of each call', default: '15' } },
 })
