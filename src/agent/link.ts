@@ -87,6 +87,9 @@ function workerFor(instances: Instances, interests: Pick<Interests, 'wish'>): Up
     reports: () => instances.reports(),
     exec: (instance, cmd) => instances.worker.exec(instance, cmd),
     usage: (signal) => instances.worker.usage(signal),
+    get volumes() {
+      return instances.worker.volumes
+    },
     logs: (instance, options, signal) => instances.worker.logs(instance, options, signal),
   }
 }

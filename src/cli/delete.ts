@@ -7,15 +7,17 @@ import { nodePath, withMeaning } from './names.ts'
 import { isData, printData } from './output.ts'
 import { say } from './terminal.ts'
 
-const KINDS = ['app', 'service', 'node', 'relay', 'cluster'] as const
+const KINDS = ['app', 'service', 'node', 'relay', 'cluster', 'volume'] as const
+
+const VOLUME = /^[a-z0-9-]+(\.[a-z0-9-]+){2}\/[a-z0-9-]+\/[a-z0-9-]+\/(docker|process)$/
 
 export function deleteCommand(program: Command, context: () => Context): void {
   program
     .command('delete')
     .description(
-      'remove an app (app.ns) or a service (app.ns.service.ns); remove a node (cluster/node), a relay (cluster/relay) or a cluster with all its nodes, and revoke its certificates',
+      'remove an app (app.ns) or a service (app.ns.service.ns); remove a node (cluster/node), a relay (cluster/relay) or a cluster with all its nodes, and revoke its certificates; remove a volume that no instance uses, with all that is in it',
     )
-    .summary('remove an app, a service, a node, a relay or a cluster')
+    .summary('remove an app, a service, a node, a relay, a cluster or a volume')
     .argument('<kind>', KINDS.join(', '))
     .argument('<name>', 'which one, as `hedgerow get` prints it')
     .action(async (given: string, name: string) => {
@@ -25,6 +27,11 @@ export function deleteCommand(program: Command, context: () => Context): void {
         throw new MeshError('USAGE', {
           [kind]: name,
           remedy: `Expected cluster/${kind} (see \`hedgerow get ${kind}s\`).`,
+        })
+      if (kind === 'volume' && !VOLUME.test(name))
+        throw new MeshError('USAGE', {
+          volume: name,
+          remedy: 'Expected app.namespace.volume/cluster/node/runtime, as `hedgerow get volumes` prints it.',
         })
       const root = rootClient(context())
       const deleted = await deletedBy(root, kind, name).catch(async (error: unknown) =>
@@ -48,6 +55,12 @@ function deletedBy(root: RootClient, kind: (typeof KINDS)[number], name: string)
     case 'relay': {
       const { cluster, node: relay } = nodePath(name)
       return root.ask('DELETE', '/v1/relays/{cluster}/{relay}', { path: { cluster, relay } })
+    }
+    case 'volume': {
+      const [volume = '', cluster = '', node = '', runtime = ''] = name.split('/')
+      return root.ask('DELETE', '/v1/volumes/{name}/{cluster}/{node}/{runtime}', {
+        path: { name: volume, cluster, node, runtime: runtime as 'docker' | 'process' },
+      })
     }
     default:
       throw kind satisfies never

@@ -91,6 +91,11 @@ const KINDS: Record<ListedKind, readonly Column[]> = {
     ['bytes in', (row) => row['bytesIn']],
     ['bytes out', (row) => row['bytesOut']],
   ],
+  volumes: [
+    ['volume', (row) => row['id']],
+    ['size', (row) => sizeText(row['bytes'])],
+    ['in use by', (row) => (row['inUseBy'] as string[]).join(' ')],
+  ],
 }
 
 /** With `-o wide` these as well. */
@@ -122,6 +127,7 @@ const WIDE: typeof KINDS = {
   ],
   relays: [['certificate until', (row) => timeOf(row['certificateUntil'])]],
   links: [['relay', (row) => row['relay']]],
+  volumes: [],
 }
 
 function pairs(labels: unknown): string | undefined {
@@ -267,6 +273,13 @@ function rowsOf(root: RootClient, kind: ListedKind, filter = ''): Promise<Row[]>
 
 function nameOf(row: Row): string {
   return String(row['id'] ?? row['name'])
+}
+
+/** `-`: it has not been measured yet. */
+function sizeText(bytes: unknown): string | undefined {
+  if (typeof bytes !== 'number') return undefined
+  if (bytes < 1_048_576) return `${Math.ceil(bytes / 1_024)} KB`
+  return bytes < 1_073_741_824 ? `${(bytes / 1_048_576).toFixed(1)} MB` : `${(bytes / 1_073_741_824).toFixed(1)} GB`
 }
 
 /** Why the list is empty. */

@@ -8,7 +8,16 @@ import { hasCredential } from './roles-here.ts'
 const MOST_CHARS = 400
 
 /** What the root lists by names. */
-export type ListedKind = 'apps' | 'services' | 'instances' | 'runs' | 'nodes' | 'relays' | 'links' | 'clusters'
+export type ListedKind =
+  | 'apps'
+  | 'services'
+  | 'instances'
+  | 'runs'
+  | 'nodes'
+  | 'relays'
+  | 'links'
+  | 'volumes'
+  | 'clusters'
 
 /**
  * The full name of a service. `shop.acme.cart` stands for `shop.acme.cart.prod` where the app has one service of that name.
@@ -92,6 +101,7 @@ const KIND_OF: Partial<Record<ErrorCode, ListedKind>> = {
   APP_UNKNOWN: 'apps',
   NODE_UNKNOWN: 'nodes',
   RELAY_UNKNOWN: 'relays',
+  VOLUME_UNKNOWN: 'volumes',
   CLUSTER_UNKNOWN: 'clusters',
 }
 

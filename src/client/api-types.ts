@@ -1,4 +1,4 @@
-/* Written by .config/docs/api-types.ts from the document of the API. 4c7f10d01c42bfd6615e3ef40b19dc20ec22b33a96327f81e46ce637281759d3 */
+/* Written by .config/docs/api-types.ts from the document of the API. 9baee976eb588d5800f08ace7fb90a067cf5c2a42f765677c4a5806dcabf82e1 */
 
 export interface paths {
   '/v1/apps': {
@@ -512,6 +512,40 @@ export interface paths {
     /** Makes a token with which one node, relay or cluster joins */
     post: operations['createJoinToken']
     delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/v1/volumes': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    /** Volumes of the nodes that answer */
+    get: operations['listVolumes']
+    put?: never
+    post?: never
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/v1/volumes/{name}/{cluster}/{node}/{runtime}': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    get?: never
+    put?: never
+    post?: never
+    /** Deletes a volume that no instance uses, with all that is in it */
+    delete: operations['deleteVolume']
     options?: never
     head?: never
     patch?: never
@@ -2941,6 +2975,80 @@ export interface operations {
             expiresAt: number
             /** @description What to run there, with the token in a file. */
             command: string
+          }
+        }
+      }
+    }
+  }
+  listVolumes: {
+    parameters: {
+      query?: {
+        /** @description How many at most; 100 by default. */
+        limit?: number
+        /** @description `next` of the page before. Without it the first page. */
+        cursor?: string
+        /** @description Only those whose name begins so. */
+        name?: string
+      }
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Volumes of the nodes that answer */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            items: {
+              /** @description `<name>/<cluster>/<node>/<runtime>` */
+              id: string
+              /** @description `app.namespace.volume` */
+              name: string
+              node: string
+              /**
+               * @description Whose it is: of containers, or of programs.
+               * @enum {unknown}
+               */
+              runtime: 'docker' | 'process'
+              /** @description What it takes of the disk, measured every 5 minutes at most; absent: not known. */
+              bytes?: number
+              /** @description Instances that have it, or are about to. */
+              inUseBy: string[]
+            }[]
+            /** @description The `cursor` of the next page; absent on the last one. */
+            next?: string
+          }
+        }
+      }
+    }
+  }
+  deleteVolume: {
+    parameters: {
+      query?: never
+      header?: never
+      path: {
+        name: string
+        cluster: string
+        node: string
+        /** @description Whose it is: of containers, or of programs. */
+        runtime: 'docker' | 'process'
+      }
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Deletes a volume that no instance uses, with all that is in it */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            deleted: string[]
           }
         }
       }

@@ -27,6 +27,8 @@ export const ERRORS = {
   KEY_PENDING: ['the first request with this idempotency key has not been answered yet'],
   RATE_LIMITED: ['too many requests[; try again in {seconds} s]'],
   COMMAND_UNKNOWN: ['the command has ended'],
+  VOLUME_UNKNOWN: ['volume {volume} was not found', 'the volume was not found'],
+  VOLUME_IN_USE: ['volume {volume} is in use by {by}', 'the volume is in use'],
   RELAY_UNKNOWN: ['relay {relay} was not found', 'the relay was not found'],
   ORGANISATION_UNKNOWN: ['organisation {organisation} was not found', 'the organisation was not found'],
   USER_UNKNOWN: ['user {user} was not found', 'the user was not found'],
@@ -145,6 +147,8 @@ export const REMEDIES: Partial<Record<ErrorCode, string>> = {
   DUPLICATE_IDENTITY:
     'Two machines run with copies of one state directory: stop one, empty its state, and join it with a new token.',
   SECRET_UNKNOWN: 'Run `hedgerow secret list` to see the secrets there are.',
+  VOLUME_UNKNOWN: 'Run `hedgerow get volumes` to see the volumes there are.',
+  VOLUME_IN_USE: 'Delete or move what uses it, then try again.',
   TOO_MANY_FLOWS: 'Raise agent.maxFlows.',
   REVISION_UNKNOWN: 'Run `hedgerow history SERVICE` to see the revisions there are.',
 }

@@ -16,7 +16,7 @@ const program = programOf('0.0.0', () => {
   throw new Error('no command runs here')
 })
 
-const KINDS = 'apps services instances runs nodes clusters relays links'
+const KINDS = 'apps services instances runs nodes clusters relays links volumes'
 
 t.test('what may stand at the cursor', async (t) => {
   const rows = [

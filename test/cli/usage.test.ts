@@ -31,7 +31,7 @@ t.test('what is typed wrongly is answered with what is right, code 2', async (t)
     { args: ['get', 'nodez'], says: /unknown kind "nodez"\nDid you mean nodes\?/ },
     {
       args: ['get', 'pods'],
-      says: /unknown kind "pods"\nUse one of: apps, services, instances, runs, nodes, clusters, relays, links\./,
+      says: /unknown kind "pods"\nUse one of: apps, services, instances, runs, nodes, clusters, relays, links, volumes\./,
     },
     { args: ['get', 'nodes', '--bogus'], says: /unknown option '--bogus'/ },
     { args: ['-o', 'yml', 'get', 'nodes'], says: /-o cannot be "yml"\nUse one of: table, wide, json, yaml\./ },

@@ -10,6 +10,7 @@ import { silentLog } from '../../src/core/kit/log.ts'
 import { endContainer } from '../../src/orchestrator/worker/docker/end-container.ts'
 import { containerBody, containerName } from '../../src/orchestrator/worker/docker/container-body.ts'
 import { SecretFiles } from '../../src/orchestrator/worker/secret-files.ts'
+import { KeptVolumes } from '../../src/orchestrator/worker/docker/kept-volumes.ts'
 import { DockerRuntime } from '../../src/orchestrator/worker/docker/docker-runtime.ts'
 import { refusedPorts } from '../../src/orchestrator/worker/host-ports.ts'
 import { Engine } from '../../src/orchestrator/worker/docker/engine.ts'
@@ -483,6 +484,32 @@ t.test('images that nobody uses', async (t) => {
   )
   await new PulledImages({ record, keepMs: 0, log: silentLog }).sweep(fake.engine, 1_000)
   t.same(fake.asked, [], 'unless they are kept for ever')
+})
+
+t.test('volumes of containers are the engine’s: listed by their labels, measured, and removed by it', async (t) => {
+  const labels = (agent: string, volume: string) => ({ 'hedgerow.agent': agent, 'hedgerow.volume': volume })
+  const Volumes = [
+    { Name: 'a-data', Labels: labels('a', 'shop.acme.data'), UsageData: { Size: 7 } },
+    { Name: 'a-used', Labels: labels('a', 'shop.acme.used'), UsageData: { Size: -1 } },
+    { Name: 'b-data', Labels: labels('b', 'shop.acme.data'), UsageData: { Size: 9 } },
+    { Name: 'other', Labels: null },
+  ]
+  await using fake = await fakeEngine(({ method, url = '' }, response) => {
+    if (method === 'DELETE') response.statusCode = url.endsWith('a-used') ? 409 : 204
+    response.end(method === 'DELETE' ? '' : JSON.stringify({ Volumes }))
+  })
+  const kept = new KeptVolumes(() => fake.engine, 'a')
+  t.same(await kept.list(), ['shop.acme.data', 'shop.acme.used'])
+  const { signal } = new AbortController()
+  t.same([...(await kept.sizes(await kept.list(), signal))], [['shop.acme.data', 7]])
+  const free = () => undefined
+  await kept.remove('shop.acme.data', free)
+  t.match(fake.asked.at(-1), /^DELETE .*\/volumes\/a-data$/)
+  await t.rejects(kept.remove('shop.acme.used', free), { code: 'VOLUME_IN_USE' })
+  await t.rejects(kept.remove('shop.acme.none', free), { code: 'VOLUME_UNKNOWN' })
+  const away = new KeptVolumes(() => undefined, 'a')
+  t.same(await away.list(), [], 'while it is away there are none')
+  await t.rejects(away.remove('shop.acme.data', free), { code: 'NOT_RUNNING' })
 })
 
 t.test('an image of a private registry is pulled with the credentials of its secret', async (t) => {

@@ -7,6 +7,7 @@ import { RootClient, type Credential } from '../../src/client/root-client.ts'
 import { MeshError } from '../../src/core/errors.ts'
 import type { HeldIdentity } from '../../src/core/identity/held.ts'
 import { Lifetime } from '../../src/core/kit/lifetime.ts'
+import { systemClock } from '../../src/core/kit/clock.ts'
 import { openLog, silentLog } from '../../src/core/kit/log.ts'
 import { openMetrics, type Metrics } from '../../src/core/metrics.ts'
 import type { Coordinate } from '../../src/core/model/coordinate.ts'
@@ -16,6 +17,8 @@ import { Root, type RootOptions } from '../../src/orchestrator/root/root.ts'
 import { freePort } from '../../src/lab/system-tools.ts'
 import type { Assignment, InstanceReport, Replacement } from '../../src/orchestrator/spec.ts'
 import { enrolNode } from '../../src/orchestrator/worker/join.ts'
+import { NodeVolumes } from '../../src/orchestrator/worker/node-volumes.ts'
+import type { Runtime, RuntimeVolumes } from '../../src/orchestrator/worker/runtime.ts'
 import { Uplink } from '../../src/orchestrator/worker/uplink.ts'
 import { until } from '../support/until.ts'
 
@@ -33,6 +36,18 @@ export async function mesh(
   await world.startRoot()
   for (const name of options.clusters ?? ['edge']) await world.startCluster(name)
   return world
+}
+
+/** Of programs, each of 4096 bytes. */
+function volumesIn(names: Set<string>): RuntimeVolumes {
+  return {
+    list: async () => [...names],
+    sizes: async (asked) => new Map(asked.map((name) => [name, 4_096])),
+    remove: async (name, isFree) => {
+      isFree()
+      if (!names.delete(name)) throw new MeshError('VOLUME_UNKNOWN', { volume: name })
+    },
+  }
 }
 
 export class World implements AsyncDisposable {
@@ -247,6 +262,7 @@ export class FakeNode {
   readonly uplink: Uplink
   readonly identity: HeldIdentity
   readonly has = new Map<InstanceId, Assignment>()
+  readonly volumes = new Set(['shop.acme.data', 'site.beta.data'])
   /** Every assignment, in order. */
   readonly assigned: Assignment[] = []
   /** Every instance that it was asked to end, and within how many seconds; `undefined`: within those of its document. */
@@ -336,6 +352,12 @@ export class FakeNode {
               kill: () => child.kill('SIGKILL'),
             }
           },
+          volumes: new NodeVolumes({
+            runtimes: [{ name: 'process', volumes: volumesIn(this.volumes) } as Runtime],
+            users: () => [...this.has.values()],
+            clock: systemClock,
+            signal: new AbortController().signal,
+          }),
           usage: async () =>
             [...this.has.keys(), 'shop.acme.foreign.prod.0'].map((instance) => ({
               instance,

@@ -68,6 +68,7 @@ function pathOf({ path, id, method, body }: Operation, whose: Whose): string {
     apps: `${isSafe ? 'shop' : 'none'}.${namespace}`,
     services: service,
     secrets: `shop.${namespace}.${isSafe ? 'key' : 'none'}`,
+    volumes: `shop.${namespace}.none`,
     users: user,
   }
   const filled = path
@@ -75,6 +76,7 @@ function pathOf({ path, id, method, body }: Operation, whose: Whose): string {
     .replace('{cluster}', cluster)
     .replace('{node}', isSafe ? 'n' : 'none')
     .replace('{relay}', 'none')
+    .replace('{runtime}', 'process')
     .replace('{called}', service)
     .replace('{exec}', '0'.repeat(32))
     .replace('{id}', token ?? 'none')

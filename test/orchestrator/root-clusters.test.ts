@@ -70,6 +70,8 @@ async function rogueCluster(world: World, name: string) {
         'logs.next': () => ({ text: '', done: true }),
         'usage.list': () => ({ usage: [] }),
         'links.list': () => ({ links: [] }),
+        'volumes.list': () => ({ volumes: [] }),
+        'volumes.remove': () => ({}),
         'exec.open': () => ({ stream: '' }),
         'exec.read': () => ({ printed: [], exitCode: 0 }),
         'exec.write': () => ({ taken: true }),

@@ -50,6 +50,7 @@ t.test('nobody sees another’s names, instances, logs, events and changes', asy
     'clusters',
     'relays',
     'links',
+    'volumes',
     'status',
     'organisations',
   ]
@@ -79,6 +80,7 @@ t.test('nobody sees another’s names, instances, logs, events and changes', asy
     ['POST', `/v1/services/${CART}/run`],
     ['POST', `/v1/instances/${CART}.0/migrate`, {}],
     ['POST', `/v1/instances/${CART}.0/restart`],
+    ['DELETE', '/v1/volumes/shop.acme.data/edge/n1/process'],
   ] as const
   const absent = CART.replace('cart', 'none')
   for (const [method, path, body] of tried) {

@@ -47,6 +47,7 @@ async function linkedNode(name: string, relays: string[]) {
     keepOnly: () => undefined,
     reports: () => [],
     usage: async () => [],
+    volumes: { list: async () => [], remove: async () => undefined },
     exec: () => Promise.reject(new Error('nothing runs here')),
     logs: async function* () {
       yield* []

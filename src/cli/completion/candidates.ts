@@ -11,7 +11,7 @@ export interface Candidate {
 }
 
 /** Names that only the root knows. */
-export type NamedKind = 'apps' | 'services' | 'instances' | 'runs' | 'nodes' | 'clusters' | 'relays'
+export type NamedKind = 'apps' | 'services' | 'instances' | 'runs' | 'nodes' | 'clusters' | 'relays' | 'volumes'
 
 export interface Completion {
   candidates: Candidate[]
@@ -142,7 +142,7 @@ function argumentOf(command: Command, name: string, args: readonly string[]): Co
   }
 }
 
-const NAMED: readonly NamedKind[] = ['apps', 'services', 'instances', 'runs', 'nodes', 'clusters', 'relays']
+const NAMED: readonly NamedKind[] = ['apps', 'services', 'instances', 'runs', 'nodes', 'clusters', 'relays', 'volumes']
 
 function pluralOf(kind: string): NamedKind | [] {
   return NAMED.find((one) => one === kind || one === `${kind}s`) ?? []

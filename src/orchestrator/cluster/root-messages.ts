@@ -20,6 +20,7 @@ import type { Publisher } from './publisher.ts'
 import type { Relays } from './relays.ts'
 import type { RootLink, RootListener, Welcome } from './root-link.ts'
 import type { Scheduler } from './scheduler.ts'
+import { listVolumes, removeVolume } from './volumes.ts'
 
 export interface RootMessagesParts {
   /** This cluster's name. */
@@ -118,6 +119,8 @@ export class RootMessages implements RootListener {
       },
       'usage.list': async () => ({ usage: await this.#usage() }),
       'links.list': async () => ({ links: await this.#links() }),
+      'volumes.list': async () => ({ volumes: await listVolumes(this.#parts.nodes) }),
+      'volumes.remove': (volume) => removeVolume(this.#parts.nodes, volume),
       'logs.next': ({ stream }) => {
         const on = this.#streamOn(stream)
         return on.link.request('logs.next', { stream: on.stream })

@@ -42,6 +42,8 @@ export const InstanceIdText = Type.String({ pattern: `^${LABEL}(\\.${LABEL}){3}\
 /** A path within an instance: without `.` and `..` it stays in the folder that the agent, often root, puts the files of a run in. */
 export const InnerPath = Type.String({ maxLength: 1_024, pattern: '^(/(?!\\.{1,2}(/|$))[^/\\0]+)+$' })
 export const InterestKeyText = Type.String({ pattern: `^${LABEL}(\\.${LABEL}){2}$` })
+/** `app.namespace.name` */
+export const VolumeText = Type.String({ pattern: `^${LABEL}(\\.${LABEL}){2}$` })
 export const NodeIdText = Type.String({ pattern: `^${LABEL}/${LABEL}$` })
 export const Seq = whole()
 export const Vip = whole(0xfffff)

@@ -23,6 +23,7 @@ import {
   type Launch,
   type Running,
   type Runtime,
+  type RuntimeVolumes,
   type Trace,
 } from './runtime.ts'
 import { Separation, type Own } from './separation.ts'
@@ -83,6 +84,10 @@ export class ProcessRuntime implements Runtime {
     this.#ports = ports
     this.#clock = clock
     this.#separation = separation
+  }
+
+  get volumes(): RuntimeVolumes | undefined {
+    return this.#separation.volumes
   }
 
   refuses({ ports, egress }: ServiceSpec): string | undefined {

@@ -96,6 +96,15 @@ export interface InstanceCommand {
 }
 
 /** A way to run instances. One suite, test/contracts/runtime.ts, holds for all. */
+/** The volumes that a runtime keeps on its node, by `app.namespace.name`. */
+export interface RuntimeVolumes {
+  list(): Promise<string[]>
+  /** Bytes of each, as far as they can be measured; it may take minutes. */
+  sizes(names: readonly string[], signal: AbortSignal): Promise<ReadonlyMap<string, number>>
+  /** `isFree` is asked in the step that takes it away. @throws MeshError VOLUME_UNKNOWN, VOLUME_IN_USE */
+  remove(name: string, isFree: () => void): Promise<void>
+}
+
 export interface Runtime {
   /** The word an SLA uses for it. */
   readonly name: string
@@ -107,6 +116,8 @@ export interface Runtime {
   adopt(launch: Adoption, trace: Trace): Promise<Running | undefined>
   /** Ends what an earlier agent left and none of these traces names. */
   tidy?(traces: readonly Trace[]): Promise<void>
+  /** `undefined`: it keeps none here. */
+  readonly volumes?: RuntimeVolumes | undefined
 }
 
 export function endpointKey({ port, protocol }: Pick<PortSpec, 'port' | 'protocol'>): string {

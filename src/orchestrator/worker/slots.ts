@@ -47,6 +47,13 @@ export class Slots extends Map<InstanceId, Slot> {
     )
   }
 
+  /** What has volumes of this node, or is about to, also what is being stopped. */
+  users(): Assignment[] {
+    const left = this.supervisors().filter(({ state }) => state !== 'stopped')
+    const next = [...this.values()].flatMap((slot) => slot.next ?? [])
+    return [...left.map(({ assignment }) => assignment), ...next]
+  }
+
   /** The processes of each instance, to find out which one makes a call. */
   *processes(): Iterable<InstanceProcesses> {
     for (const [instance, slot] of this) {

@@ -25,8 +25,12 @@ import type { Assignment, InstanceReport, NodeFacts, Replacement, RunKey, Secret
 import { FeedStream } from './feed-stream.ts'
 import { ExecStreams, type ExecSource, type Printed } from './exec-streams.ts'
 import { LogStreams, type LogSource } from './log-streams.ts'
+import type { NodeVolumes } from './node-volumes.ts'
 import type { InstanceUsage } from './usage.ts'
 import { keepRenewed } from '../../core/identity/keep-renewed.ts'
+
+/** As the link carries. */
+const MOST_VOLUMES = 10_000
 
 /** The worker, as the link needs it. */
 export interface UplinkWorker extends LogSource, ExecSource {
@@ -41,6 +45,7 @@ export interface UplinkWorker extends LogSource, ExecSource {
   reports(): readonly InstanceReport[]
   /** What the instances use now. */
   usage(signal: AbortSignal): Promise<InstanceUsage[]>
+  readonly volumes: Pick<NodeVolumes, 'list' | 'remove'>
 }
 
 /** What may run only while the cluster answers (worker/leases.ts). */
@@ -155,6 +160,7 @@ export class Uplink implements AsyncDisposable {
   #messages({
     identity,
     worker,
+    facts,
     onRelays,
     onWish,
   }: UplinkOptions): LinkSides<typeof nodeToCluster, typeof clusterToNode> {
@@ -192,6 +198,14 @@ export class Uplink implements AsyncDisposable {
         }),
         'usage.list': async (_, signal) => ({ usage: await worker.usage(signal) }),
         'links.list': () => ({ links: this.#options.links?.() ?? [] }),
+        'volumes.list': async (_, signal) => {
+          const volumes = await worker.volumes.list(signal)
+          return { volumes: volumes.slice(0, MOST_VOLUMES).map((each) => ({ node: facts().id, ...each })) }
+        },
+        'volumes.remove': async ({ runtime, name }) => {
+          await worker.volumes.remove(runtime, name)
+          return {}
+        },
       },
       onNotification: {
         changes: ({ epoch, changes }) => {

@@ -1,16 +1,19 @@
-import { createHash } from 'node:crypto'
-import { chmodSync, chownSync, existsSync, lstatSync, mkdirSync, readdirSync } from 'node:fs'
-import { lchown, lstat, readdir } from 'node:fs/promises'
+import { createHash, randomBytes } from 'node:crypto'
+import { chmodSync, chownSync, existsSync, lstatSync, mkdirSync, readdirSync, renameSync } from 'node:fs'
+import { lchown, lstat, readdir, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { explain, MeshError } from '../../core/errors.ts'
 import type { ServiceSpec } from '../spec.ts'
+import { folderSize } from './folder-size.ts'
 import type { UidRange } from './instance-users.ts'
+import type { RuntimeVolumes } from './runtime.ts'
 
 /*
  * Volumes of programs: a folder for each name of an app, which outlives its instances.
  *
  *     <folder>/               0711, the agent's
  *         shop.acme/          0711, the agent's; $HEDGEROW_VOLUMES of the app's programs
+ *         .removed-…/        what an operator has removed, while its files go
  *             data/           0700, of the user of the run that has it; while none has it, of the agent, and its group is the last user's
  *
  * A run has a user that another run had before it, so what is in a volume passes to the next user before it starts. Only what belonged to a user of
@@ -26,10 +29,12 @@ export interface GivenVolumes {
 
 type Volumes = Pick<ServiceSpec, 'app' | 'appNamespace' | 'volumes'>
 
+const REMOVED = '.removed-'
+
 /** Where root keeps them: users of instances may not enter the agent's directory. */
 const SHARED = '/var/lib/hedgerow-volumes'
 
-export class VolumeFolders {
+export class VolumeFolders implements RuntimeVolumes {
   readonly #folder: string
   readonly #range: UidRange | undefined
   readonly #agent = { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 }
@@ -72,11 +77,53 @@ export class VolumeFolders {
 
   /** Closes those of users that no run has any more. */
   tidy(uids: ReadonlySet<unknown>): void {
-    for (const app of namesIn(this.#folder))
-      for (const name of namesIn(join(this.#folder, app))) {
-        const folder = join(this.#folder, app, name)
-        if (!uids.has(ownerOf(folder))) this.#isClosed(folder)
-      }
+    for (const name of this.#names()) {
+      const folder = this.#folderOf(name)
+      if (!uids.has(ownerOf(folder))) this.#isClosed(folder)
+    }
+    for (const name of namesIn(this.#folder)) if (name.startsWith(REMOVED)) this.#erase(join(this.#folder, name))
+  }
+
+  async list(): Promise<string[]> {
+    return this.#names()
+  }
+
+  async sizes(names: readonly string[], signal: AbortSignal): Promise<ReadonlyMap<string, number>> {
+    const sizes = new Map<string, number>()
+    for (const name of names) {
+      const bytes = await folderSize(this.#folderOf(name), signal)
+      if (bytes !== undefined) sizes.set(name, bytes)
+    }
+    return sizes
+  }
+
+  /** It is gone at once, and its files soon after, also when the agent ends meanwhile. */
+  async remove(name: string, isFree: () => void): Promise<void> {
+    if (!this.#names().includes(name)) throw new MeshError('VOLUME_UNKNOWN', { volume: name })
+    isFree()
+    const removed = join(this.#folder, `${REMOVED}${randomBytes(6).toString('hex')}`)
+    try {
+      renameSync(this.#folderOf(name), removed)
+    } catch (cause) {
+      throw new MeshError('REQUEST_FAILED', { volume: name, reason: explain(cause) }, { cause })
+    }
+    this.#erase(removed)
+  }
+
+  #erase(removed: string): void {
+    void rm(removed, { recursive: true, force: true }).catch(() => undefined) // the next start tries again
+  }
+
+  #folderOf(name: string): string {
+    const [app, namespace, volume = ''] = name.split('.')
+    return join(this.#folder, `${app}.${namespace}`, volume)
+  }
+
+  /** An app’s folder that has no volume left is none of them. */
+  #names(): string[] {
+    return namesIn(this.#folder).flatMap((app) =>
+      app.startsWith(REMOVED) ? [] : namesIn(join(this.#folder, app)).map((name) => `${app}.${name}`),
+    )
   }
 
   #isClosed(folder: string): boolean {

@@ -25,6 +25,7 @@ import { Slots, type InstanceProcesses } from './slots.ts'
 import { Supervision } from './supervision.ts'
 import type { AskedEndpoint } from './supervisor-parts.ts'
 import { TIMINGS, type Timings } from './timings.ts'
+import { NodeVolumes } from './node-volumes.ts'
 import { UsageMeter, type InstanceUsage } from './usage.ts'
 import type { WorkerConfig } from './worker-config.ts'
 
@@ -53,6 +54,7 @@ export class Worker {
   #isLetGo = false
   readonly #supervision: Supervision
   readonly #pruning: LogPruning
+  readonly volumes: NodeVolumes
   #tidied: Promise<void> = Promise.resolve()
 
   private constructor(life: Lifetime, config: WorkerConfig, log: Log, metrics: Metrics) {
@@ -68,6 +70,9 @@ export class Worker {
     this.#counts = new InstanceCounts(metrics)
     this.#meter = new UsageMeter(metrics, this.#clock)
     this.#secrets = new KeptSecrets(config.secretsOf ?? noSecrets, this.#clock)
+    const { runtimes } = config
+    const users = () => this.#slots.users()
+    this.volumes = new NodeVolumes({ runtimes, users, clock: this.#clock, signal: life.signal })
     this.#pruning = new LogPruning(config.logsDir, () => this.#slots.keys())
     this.#supervision = new Supervision({
       config,

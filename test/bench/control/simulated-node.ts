@@ -170,6 +170,7 @@ export class SimulatedNode implements AsyncDisposable {
         [...this.#has.values()].map((each) =>
           reportOf(each, this.#running.has(each.instance) ? 'running' : 'starting'),
         ),
+      volumes: { list: async () => [], remove: async () => undefined },
       usage: async () => [],
       exec: () => Promise.reject(new Error('nothing runs here')),
       logs: async function* () {

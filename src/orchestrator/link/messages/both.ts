@@ -14,6 +14,7 @@ import {
   Report,
   Seq,
   text,
+  VolumeText,
 } from '../schemas.ts'
 import { BATCH, MAX_RELAYS, NOTHING, request } from './protocol.ts'
 
@@ -102,6 +103,26 @@ export type LinkOfNode = Static<typeof LinkOf>
 export const links = {
   /** Of the nodes that answer in time; the links that carried most, when there are more. */
   'links.list': request(NOTHING, Type.Object({ links: many(LinkOf, MOST_LINKS) }), 3_000),
+}
+
+const VolumeRuntime = Type.Enum(['docker', 'process'])
+const VolumeOf = Type.Object({
+  node: NodeIdText,
+  name: VolumeText,
+  runtime: VolumeRuntime,
+  /** Absent: not measured yet. */
+  bytes: Type.Optional(Seq),
+  inUseBy: many(InstanceIdText, 1_000),
+})
+export type VolumeRow = Static<typeof VolumeOf>
+/** Volumes that nodes keep (worker/node-volumes.ts); `VOLUME_UNKNOWN` and `VOLUME_IN_USE` answer the second. */
+export const volumes = {
+  'volumes.list': request(NOTHING, Type.Object({ volumes: many(VolumeOf, 10_000) }), 6_000),
+  'volumes.remove': request(
+    Type.Object({ node: NodeIdText, name: VolumeText, runtime: VolumeRuntime }),
+    NOTHING,
+    10_000,
+  ),
 }
 
 /** For an instance that starts on the node that asks. Neither tier keeps them; only a folder in memory of the node does. */

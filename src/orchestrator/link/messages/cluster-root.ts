@@ -42,6 +42,7 @@ import {
   logsClose,
   secrets,
   usage,
+  volumes,
   withdraw,
   withdrawMany,
 } from './both.ts'
@@ -334,6 +335,7 @@ export const rootToCluster = {
     ...logs,
     ...usage,
     ...links,
+    ...volumes,
     ...exec,
   },
   notifications: {

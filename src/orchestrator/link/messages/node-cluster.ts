@@ -36,6 +36,7 @@ import {
   logsClose,
   secrets,
   usage,
+  volumes,
   withdraw,
   withdrawMany,
 } from './both.ts'
@@ -92,6 +93,7 @@ export const clusterToNode = {
     ...logs,
     ...usage,
     ...links,
+    ...volumes,
     ...exec,
   },
   notifications: {

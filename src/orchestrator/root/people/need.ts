@@ -13,7 +13,7 @@ import type { Permission } from './roles.ts'
  *     others   the thing that the path names
  */
 export type Need = `${Permission} ${Named | 'mesh' | 'listed' | 'given'}` | 'self' | 'open'
-type Named = 'app' | 'service' | 'instance' | 'secret' | 'node' | 'relay' | 'cluster' | 'organisation'
+type Named = 'app' | 'service' | 'instance' | 'secret' | 'volume' | 'node' | 'relay' | 'cluster' | 'organisation'
 
 /** Whose something is. */
 export type Owners = Pick<People, 'app' | 'cluster'>
@@ -65,6 +65,8 @@ function thingOf(of: Named, params: Params, people: Owners): { thing: Thing; unk
       return { thing: people.app(name), unknown: () => new MeshError('INSTANCE_UNKNOWN', { instance: short }) }
     case 'secret':
       return { thing: people.app(name), unknown: () => new MeshError('SECRET_UNKNOWN', { secret: short }) }
+    case 'volume':
+      return { thing: people.app(name), unknown: () => new MeshError('VOLUME_UNKNOWN', { volume: short }) }
     case 'organisation':
       return {
         thing: { kind: 'organisation', organisation: name },

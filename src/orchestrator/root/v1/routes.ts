@@ -25,12 +25,14 @@ import { type Given, givenOf, mayRepeat, type Operation } from './operation.ts'
 import { hashOfRequest, Repeats } from './repeats.ts'
 import { RequestRate } from './request-rate.ts'
 import { SECRETS } from './secrets.ts'
+import { VOLUMES } from './volumes.ts'
 import { followEvents, watchOperation } from './watch/watch.ts'
 
 export const OPERATIONS: readonly Operation[] = [
   ...LISTS,
   ...CHANGES,
   ...SECRETS,
+  ...VOLUMES,
   ...AUTHORITY,
   ...EXEC,
   watchOperation,
@@ -134,7 +136,7 @@ function organisationsOf(
   const [named = ''] = about.split(' ')
   if (of === 'node' || of === 'relay' || of === 'cluster') return toList(people.node(named))
   if (of === 'organisation') return [named]
-  if (of !== undefined && /^(app|service|instance|secret)$/.test(of)) return toList(people.app(named))
+  if (of !== undefined && /^(app|service|instance|secret|volume)$/.test(of)) return toList(people.app(named))
   if (needs === 'change given' && named !== '') {
     const all = new Set(about.split(' ').map((name) => toList(people.app(name))[0])) // of several, it names those of others
     return [...all].flatMap((organisation) => (all.size === 1 && organisation !== undefined ? [organisation] : []))

@@ -238,6 +238,20 @@ export const Relay = Type.Object({
   trust: Trust,
 })
 
+export const Volume = Type.Object({
+  id: Type.String({ description: '`<name>/<cluster>/<node>/<runtime>`' }),
+  name: Type.String({ description: '`app.namespace.volume`' }),
+  node: text,
+  runtime: Type.Enum(['docker', 'process'], { description: 'Whose it is: of containers, or of programs.' }),
+  bytes: Type.Optional(
+    Type.Integer({
+      minimum: 0,
+      description: 'What it takes of the disk, measured every 5 minutes at most; absent: not known.',
+    }),
+  ),
+  inUseBy: Type.Array(Type.String(), { description: 'Instances that have it, or are about to.' }),
+})
+
 export const Event = Type.Object({
   number: Type.Integer({ minimum: 0, description: 'Grows with every event.' }),
   at: Type.Integer({ minimum: 0 }),

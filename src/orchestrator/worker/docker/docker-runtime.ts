@@ -7,6 +7,7 @@ import { containerRefusal } from './container-refusal.ts'
 import type { DockerOptions } from './docker-options.ts'
 import type { Engine } from './engine.ts'
 import { adoptContainer, type ContainerWorld } from './follow-container.ts'
+import { KeptVolumes } from './kept-volumes.ts'
 import { KnownEngine } from './known-engine.ts'
 import { guardedOf, ownContainers } from './own-containers.ts'
 import { OwnRuns } from './own-runs.ts'
@@ -31,6 +32,7 @@ export class DockerRuntime implements Runtime {
   readonly #clock: Clock
   readonly #known: KnownEngine
   readonly #runs: OwnRuns
+  readonly volumes: KeptVolumes
   #refreshing: Promise<void> | undefined
   #isReleased = false
   #sweptAt = Number.NEGATIVE_INFINITY
@@ -40,6 +42,7 @@ export class DockerRuntime implements Runtime {
     this.#network = new ContainerNetwork(options.network)
     this.#clock = options.clock ?? systemClock
     this.#known = new KnownEngine(options.engine, options.log)
+    this.volumes = new KeptVolumes(() => this.#engine, options.network.agent)
     const { guard, secretFiles } = options
     this.#runs = new OwnRuns({ agent: options.network.agent, guard, network: this.#network, secretFiles })
   }
