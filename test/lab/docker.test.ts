@@ -7,9 +7,8 @@ import { lab } from '../../src/lab/lab.ts'
 import { lackingFor } from '../../src/lab/missing-rights.ts'
 import { lacking } from '../../src/lab/namespace.ts'
 import { Program, run } from '../../src/lab/program.ts'
+import { LAUNCHER } from '../support/launcher.ts'
 import '../support/no-orphans.ts'
-
-const MAIN = join(import.meta.dirname, '../../src/main.ts')
 
 t.setTimeout(280_000)
 const skip = (await lacking()) ?? lackingEngine() ?? false
@@ -46,8 +45,8 @@ t.test('hedgerow lab --backend docker', { skip }, async (t) => {
   const path = join(t.testdir({ 'lab.yaml': 'publics: [a]\n' }), 'lab.yaml')
   const name = `containers-${process.pid}`
   const hedgerow = (...argv: string[]) =>
-    run([process.execPath, MAIN, 'lab', argv[0] ?? '', '--name', name, ...argv.slice(1)], { timeoutMs: 60_000 })
-  const up = Program.start([process.execPath, MAIN, 'lab', 'up', '-f', path, '--name', name, '--backend', 'docker'])
+    run([process.execPath, LAUNCHER, 'lab', argv[0] ?? '', '--name', name, ...argv.slice(1)], { timeoutMs: 60_000 })
+  const up = Program.start([process.execPath, LAUNCHER, 'lab', 'up', '-f', path, '--name', name, '--backend', 'docker'])
   while (!up.lines.some((line) => line.startsWith('up;'))) {
     if (up.exit !== undefined) throw new Error(up.lines.join('\n'))
     await setTimeout(200)
