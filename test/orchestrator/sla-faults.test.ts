@@ -608,6 +608,11 @@ test('a value that has no effect here, or not the one expected, is warned of', a
       warnings: [],
     },
     {
+      why: 'arguments follow `cmd`',
+      service: { code: 'server.js', cmd: undefined, args: ['-v'] },
+      warnings: [{ path: 'applications[0].microservices[0].args', problem: /without `cmd`/ }],
+    },
+    {
       why: 'a misspelt runtime is named with the right word',
       service: { runtime: 'proces' },
       warnings: [{ remedy: 'did you mean process?' }],

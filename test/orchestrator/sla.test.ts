@@ -50,6 +50,21 @@ test('a document of Oakestra’s means here what it means there', async (t) => {
   )
 })
 
+test('arguments and a target node, as Oakestra has them', async (t) => {
+  t.same(specOf({ cmd: ['cart', '-v'], args: ['-p', '80'] }).cmd, ['cart', '-v', '-p', '80'])
+  t.same(
+    specOf({ runtime: 'docker', code: 'nginx', cmd: [], args: ['-v'] }).cmd,
+    ['-v'],
+    'in place of those of the image',
+  )
+  const near = { type: 'direct', cluster: 'edge' }
+  t.match(specOf({ target_node: 'N1;n2', constraints: [near] }).constraints, [
+    near,
+    { type: 'direct', nodes: ['n1', 'n2'] },
+  ])
+  t.same(specOf({ target_node: '' }).constraints, [])
+})
+
 test('bandwidth between two services is reserved at both ends, the larger wish once', async (t) => {
   const to = (target: string, threshold: number) => ({
     target_microservice_id: target,

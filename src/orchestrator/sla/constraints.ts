@@ -3,14 +3,17 @@ import { CONSTRAINT_TYPES, type Constraint, type Topology } from '../spec.ts'
 import { Fields, isObject } from './fields.ts'
 import { quoted, type Findings } from './findings.ts'
 
-/** Each constraint with the keys that its type needs. */
+/** Each constraint with the keys that its type needs, and `target_node` as one. */
 export function readConstraints(service: Fields, findings: Findings): Constraint[] {
-  return service.list('constraints').flatMap((value, i) => {
+  const nodes = nodesIn(service.text('target_node') ?? '')
+  const target: Constraint[] = nodes.length === 0 ? [] : [{ type: 'direct', nodes }]
+  const listed = service.list('constraints').flatMap((value, i) => {
     if (!isObject(value)) return [] // reported already
     const fields = Fields.read(value, ['constraint'], `${service.at('constraints')}[${i}]`, findings)
     const constraint = fields === undefined ? undefined : one(fields, findings)
     return constraint === undefined ? [] : [constraint]
   })
+  return [...listed, ...target]
 }
 
 function one(fields: Fields, findings: Findings): Constraint | undefined {

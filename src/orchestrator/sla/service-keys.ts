@@ -190,9 +190,13 @@ export const SERVICE_KEYS: readonly Key[] = [
   theirs('addresses', object, 'Virtual addresses at which it wants to be reached.'),
   unused('state', text(4_096), 'A file with initial state.', 'put it where `code` is'),
   unused('added_files', loose, 'Files to fetch.', 'put them where `code` is'),
-  unused('args', loose, 'Reserved by Oakestra.', 'arguments belong in `cmd`'),
+  theirs(
+    'args',
+    texts(1_024, 65_536),
+    'More arguments, behind those of `cmd`. `docker`: without `cmd` they take the place of the CMD of the image; else they have no effect without it.',
+  ),
   unused('vm_images', loose, 'Images of a unikernel.'),
   unused('platform', text(), 'OCI platform.', 'use `arch`'),
   unused('sla_violation_strategy', text(), 'What to do when a constraint is violated.'),
-  unused('target_node', text(), 'A node.', 'use a constraint {"type": "direct", "node": "…"}'),
+  theirs('target_node', text(), 'As a `direct` constraint with this `node`.'),
 ]

@@ -86,13 +86,24 @@ export function readService(
     namespace,
     runtime,
     code,
-    cmd,
+    cmd: [...cmd, ...argsOf(fields, { runtime, cmd, findings })],
     ...rest,
     ...(workdir === undefined || workdir === '' ? {} : { workdir }),
     ...(check === undefined ? {} : { check }),
     ...(liveness === undefined ? {} : { liveness }),
     ...(paths === undefined ? {} : { paths }),
   }
+}
+
+/** Behind `cmd`. What else a program is started by is no list that they could follow. */
+function argsOf(
+  fields: Fields,
+  { runtime, cmd, findings }: { runtime: string; cmd: readonly string[]; findings: Findings },
+): string[] {
+  const args = fields.texts('args')
+  if (args.length === 0 || cmd.length > 0 || runtime === 'docker') return args
+  findings.warn(fields.at('args'), 'has no effect without `cmd`', 'write the program and its arguments in `cmd`')
+  return []
 }
 
 /** What an instance takes from its node, and the architectures it runs on. */
