@@ -1,6 +1,6 @@
 import { spawnSync } from 'node:child_process'
 import { existsSync } from 'node:fs'
-import { chmod, mkdir, mkdtemp, readdir, readFile, realpath, rm, writeFile } from 'node:fs/promises'
+import { chmod, mkdir, mkdtemp, readdir, readFile, realpath, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { delimiter, dirname, join, resolve } from 'node:path'
 import t from 'tap'
@@ -102,6 +102,45 @@ t.test('a test of one’s own builds a lab with the package', { skip: noLab }, a
   )
   const types = join(installed, 'dist/src/lab/index.d.ts')
   t.match(await readFile(types, 'utf8'), /export \{ type Lab, lab, type Site \}/, 'its types come along')
+})
+
+t.test('a program of a strict TypeScript project that embeds it compiles', async (t) => {
+  const project = join(folder, 'strict')
+  await mkdir(project)
+  await symlink(join(REPOSITORY, 'node_modules/@types'), join(folder, 'node_modules/@types'))
+  await writeFile(
+    join(project, 'main.ts'),
+    `
+    import { Agent, type AgentOptions, readCredential, RootClient, startCluster, startRoot, Up, type UpOptions } from 'hedgerow'
+    import { lab } from 'hedgerow/lab'
+
+    export async function relayed(file: string): Promise<string[]> {
+      const root = new RootClient(readCredential(file))
+      const { items } = await root.ask('GET', '/v1/links', { query: { path: 'relayed', limit: 20 } })
+      // @ts-expect-error: the document has no such call
+      await root.ask('GET', '/v1/nothing')
+      // @ts-expect-error: nor such a field
+      items.map(({ nothing }) => nothing)
+      return items.map(({ from, to, rttMs }) => [from, to, rttMs?.toFixed(1) ?? ''].join(' '))
+    }
+    export const parts = [Agent, Up, startRoot, startCluster, lab]
+    export type Options = AgentOptions & UpOptions`,
+  )
+  const compilerOptions = {
+    strict: true,
+    exactOptionalPropertyTypes: true,
+    noUncheckedIndexedAccess: true,
+    skipLibCheck: false,
+    module: 'nodenext',
+    target: 'esnext',
+    types: ['node'],
+    noEmit: true,
+  }
+  await writeFile(join(project, 'package.json'), '{ "private": true, "type": "module" }')
+  await writeFile(join(project, 'tsconfig.json'), JSON.stringify({ compilerOptions, files: ['main.ts'] }))
+  const tsc = join(REPOSITORY, 'node_modules/typescript/bin/tsc')
+  const { code, stdout } = await run([process.execPath, tsc, '-p', project], { cwd: project, env, timeoutMs: 120_000 })
+  t.same({ code, stdout }, { code: 0, stdout: '' })
 })
 
 const noCurl = !hasTool('curl') && 'curl is not installed'
