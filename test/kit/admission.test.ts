@@ -4,6 +4,7 @@ import { connect, type AddressInfo, type Server, type Socket } from 'node:net'
 import t from 'tap'
 import { Admission, admitHttp, sourceOf } from '../../src/core/kit/admission.ts'
 import { heard } from '../support/heard.ts'
+import { until } from '../support/until.ts'
 
 /** Something with an end, in place of a socket. */
 class Connection extends EventEmitter {
@@ -152,7 +153,7 @@ t.test('a request that is being served is never closed for a newcomer', async (t
   const finish = await arrived.promise
   const flood = Array.from({ length: 20 }, () => connect({ port, host: '127.0.0.1' }).on('error', () => undefined))
   await Promise.all(flood.map((socket) => once(socket, 'connect')))
-  while (admission.evicted < 18) await new Promise((resolve) => setImmediate(resolve))
+  await until(() => admission.evicted >= 18)
   finish()
   t.equal(await body, 'ok')
   for (const socket of flood) socket.destroy()

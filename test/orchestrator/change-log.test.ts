@@ -13,6 +13,7 @@ import { ChangeLog } from '../../src/orchestrator/cluster/change-log.ts'
 import { type NodeListener, Nodes } from '../../src/orchestrator/cluster/nodes.ts'
 import type { NodeFacts } from '../../src/orchestrator/spec.ts'
 import { serviceOf } from './specs.ts'
+import { until } from '../support/until.ts'
 
 const SERVICE = 'shop.acme.cart.prod'
 const KEY = 'shop.acme.cart'
@@ -186,7 +187,7 @@ t.test('a node that reads slowly gets the newest of what it missed, in order, wh
   await systemClock.sleep(0)
   t.equal(changes().length, 1, 'it waits')
   backlog = 0
-  while (node.isBehind === true) await new Promise((resolve) => void setImmediate(resolve))
+  await until(() => node.isBehind !== true)
   const [, missed = []] = changes()
   t.match(missed, [
     { kind: 'service', entry: { service: { id: 'shop.acme.stock.prod' } } },

@@ -40,7 +40,7 @@ t.test('a few dials begin in one turn of the event loop, and the others in the n
   await new Promise((resolve) => setImmediate(resolve))
   t.ok(other, 'instances take turns')
   t.equal(begun, 63, 'as many again in the next turn, one of them the other’s')
-  while (queue.waiting > 0) await new Promise((resolve) => setImmediate(resolve))
+  await until(() => queue.waiting === 0)
   t.equal(begun, 100, 'all have begun in the end')
   for (let i = 0; i < 100; i++) queue.leave(CART, 'edge/flood')
   queue.leave(STOCK, 'edge/quiet')

@@ -14,6 +14,7 @@ import { silentLog } from '../../src/core/kit/log.ts'
 import { openMetrics, type Metrics } from '../../src/core/metrics.ts'
 import { ManualClock } from '../support/manual-clock.ts'
 import { tlsFor } from '../support/tls.ts'
+import { until } from '../support/until.ts'
 
 const AES = listFor('auto', true)
 const NO_AES = listFor('auto', false)
@@ -354,7 +355,7 @@ test('a taken UDP port is replaced by another', async (t) => {
   t.same(two.addresses(), [`127.0.0.1:${two.port}`], 'the addresses offered have the new port')
   const sent = one.send(Buffer.from('hello, and more'), 5, { host: '127.0.0.1', port: two.port })
   t.equal(sent, 'sent', 'a packet is sent to the new port')
-  while (got.length === 0) await new Promise<void>((resolve) => setImmediate(resolve))
+  await until(() => got.length > 0)
   t.same(got, ['hello'], 'as many bytes arrive as were to be sent')
   t.equal(
     one.send(Buffer.alloc(5), 5, { host: '::1', port: 1 }),
@@ -367,7 +368,7 @@ test('a taken UDP port is replaced by another', async (t) => {
     silentLog,
   )
   t.equal(six.send(Buffer.from('six'), 3, { host: '::1', port: six.port }), 'sent', 'a packet is sent over IPv6')
-  while (got.length === 1) await new Promise<void>((resolve) => setImmediate(resolve))
+  await until(() => got.length > 1)
   t.same(got, ['hello', 'six'], 'it arrives over IPv6')
   const foreign = UdpPort.start({ host: '192.0.2.1', port: 0, ...options }, silentLog)
   await t.rejects(foreign, { code: 'LISTEN_FAILED' }, 'an address that is not ours cannot be listened at')
