@@ -3,7 +3,7 @@ import t from 'tap'
 import { hashOfDocument } from '../../.config/docs/api.ts'
 import { OPERATIONS } from '../../src/orchestrator/root/v1/routes.ts'
 import { mesh, sla } from './mesh.ts'
-import { ask } from './v1.ts'
+import { ask, send } from './v1.ts'
 import { until } from '../support/until.ts'
 
 const CART = 'shop.acme.cart.prod'
@@ -134,4 +134,13 @@ t.test('the typed client asks as the document says', async (t) => {
   await t.rejects(world.api.ask('GET', '/v1/services', { query: { nothing: 'x' } }), { code: 'USAGE' })
   const types = readFileSync(new URL('../../src/client/api-types.ts', import.meta.url), 'utf8')
   t.ok(types.includes(hashOfDocument()), 'its types are those of the document: run .config/docs/api-types.ts')
+})
+
+t.test('without credentials every call that is not for everybody is refused', async (t) => {
+  await using world = await mesh({ clusters: [] })
+  for (const { method, path, needs } of OPERATIONS) {
+    if (needs === 'open') continue
+    const asked = { method: method.toUpperCase(), headers: { authorization: '' } }
+    t.equal((await send(world, `/v1${path.replace(/\{\w+\}/g, 'x')}`, asked)).status, 401, `${method} ${path}`)
+  }
 })
