@@ -256,6 +256,13 @@ function withEngine(engine: Engine): void {
     t.match(await (await world.launch(script('read x < /data/a; exit $((${#x} + 40))'))).ended, { code: 44 })
     const volumes = ['docker', 'volume', 'ls', '--quiet', '--filter', 'label=hedgerow.volume=shop.acme.data']
     t.match(await text(volumes), /^hedgerow-volumes-shop\.acme\.data\n$/, 'its operator finds it')
+    const kept = world.runtime.volumes
+    t.same(await kept.list(), ['shop.acme.data'], 'and whoever asks the agent')
+    const sizes = await kept.sizes(['shop.acme.data'], AbortSignal.timeout(30_000))
+    t.ok((sizes.get('shop.acme.data') ?? 0) > 0, 'with its size')
+    await world.launch({ cmd: ['sleep', '600'], volumes: [data] })
+    const remove = () => kept.remove('shop.acme.data', () => undefined)
+    await t.rejects(remove(), { code: 'VOLUME_IN_USE' }, 'the engine keeps what a container has')
     const refused = (host_path: string) =>
       world.launch({ cmd: ['true'], volumes: [{ ...host, host_path }] }).catch(explain)
     const rule = 'not allowed on this node (agent.containers.hostPaths'
