@@ -45,7 +45,7 @@ function mainPage(program: Command, commands: readonly Command[]): string {
 
 function commandPage(command: Command, program: Command): string {
   const inherited = new Set(program.options.map(({ flags }) => flags))
-  const own = command.options.filter(({ flags }) => !inherited.has(flags))
+  const own = command.options.filter(({ flags, hidden }) => !hidden && !inherited.has(flags))
   const args = command.registeredArguments.filter(({ description }) => description !== '')
   return [
     section('NAME', `${roff(nameOf(command))} \\- ${roff(summaryOf(command))}`),

@@ -44,7 +44,7 @@ function cliPage(): string {
 }
 
 function commandSection(command: Command, inherited: ReadonlySet<string>): string {
-  const options = command.options.filter(({ flags }) => !inherited.has(flags))
+  const options = command.options.filter(({ flags, hidden }) => !hidden && !inherited.has(flags))
   const described = command.registeredArguments.filter(({ description }) => description !== '')
   return [
     `## ${pathOf(command).replace('hedgerow ', '')}\n`,

@@ -3,8 +3,9 @@ import type { RootClient } from '../client/root-client.ts'
 import { MeshError } from '../core/errors.ts'
 import { rootClient, type Context } from './context.ts'
 import { kindOf } from './kinds.ts'
-import { nodePath, withMeaning } from './names.ts'
+import { meantMember, nodePath, withMeaning } from './names.ts'
 import { isData, printData } from './output.ts'
+import { hasCredential } from './roles-here.ts'
 import { say } from './terminal.ts'
 
 const KINDS = ['app', 'service', 'node', 'relay', 'cluster', 'volume'] as const
@@ -23,11 +24,7 @@ export function deleteCommand(program: Command, context: () => Context): void {
     .action(async (given: string, name: string) => {
       const kind = kindOf(given, KINDS)
       const isEnrolled = kind === 'node' || kind === 'relay'
-      if (isEnrolled && !/^[a-z0-9-]+\/[a-z0-9-]+$/.test(name))
-        throw new MeshError('USAGE', {
-          [kind]: name,
-          remedy: `Expected cluster/${kind} (see \`hedgerow get ${kind}s\`).`,
-        })
+      if (isEnrolled && !/^[a-z0-9-]+\/[a-z0-9-]+$/.test(name)) throw await incomplete(kind, name, context())
       if (kind === 'volume' && !VOLUME.test(name))
         throw new MeshError('USAGE', {
           volume: name,
@@ -40,6 +37,13 @@ export function deleteCommand(program: Command, context: () => Context): void {
       if (isData(context())) await printData(deleted, context())
       else say(`${kind} ${name} deleted`)
     })
+}
+
+/** What is deleted is named in full; which one was meant is said, where the root may be asked. */
+async function incomplete(kind: 'node' | 'relay', name: string, context: Context): Promise<MeshError> {
+  const meant = hasCredential(context) ? await meantMember(name, `${kind}s`, rootClient(context)) : undefined
+  const expected = `Expected cluster/${kind} (see \`hedgerow get ${kind}s\`).`
+  return new MeshError('USAGE', { [kind]: name, remedy: meant === undefined ? expected : `${expected} ${meant}` })
 }
 
 function deletedBy(root: RootClient, kind: (typeof KINDS)[number], name: string): Promise<{ deleted: string[] }> {

@@ -138,6 +138,18 @@ export async function nodeNamed(root: RootClient, given: string): Promise<string
   })
 }
 
+/** Of a node or relay that was named without its cluster: which one was probably meant. Undefined where nothing is like it. */
+export async function meantMember(
+  given: string,
+  kind: 'nodes' | 'relays',
+  root: RootClient,
+): Promise<string | undefined> {
+  const ids = await knownNames(root, kind)
+  const ofName = ids.filter((id) => id.endsWith(`/${given}`))
+  const near = ofName.length === 1 ? ofName[0] : nearNode(given, ids)
+  return ofName.length > 1 || near !== undefined ? offered(ofName.length > 1 ? ofName : [], near, kind) : undefined
+}
+
 /** By its name alone, without that of its cluster. */
 function nearNode(given: string, ids: readonly string[]): string | undefined {
   const nameOf = (id: string) => id.slice(id.indexOf('/') + 1)

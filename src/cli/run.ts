@@ -1,9 +1,10 @@
 import { spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
-import type { Command } from 'commander'
+import { type Command, Option } from 'commander'
 import type { Predecessor } from '../agent/hand-over.ts'
 import type { Config, PartialConfig } from '../config/schema.ts'
 import { background } from '../core/kit/background.ts'
+import { MeshError } from '../core/errors.ts'
 import type { Log } from '../core/kit/log.ts'
 import { folders, type Context } from './context.ts'
 import {
@@ -118,6 +119,7 @@ function clusterCommand(program: Command, context: () => Context): void {
     .option('--public-url <url>', 'https://host:port at which nodes reach it, if that is not the listen address')
     .option('--ops-listen <host:port>', 'health and metrics (127.0.0.1:7481)')
     .option('--token-file <file>', TOKEN_FILE)
+    .addOption(tokenInArguments())
     .action(async (options: RunOptions) => {
       const { name, listen, publicUrl, opsListen } = options
       const { state, version, environment } = context()
@@ -141,6 +143,7 @@ function relayCommand(program: Command, context: () => Context): void {
     .option('--public-url <url>', 'https://host:port at which nodes reach it, if that is not the listen address')
     .option('--ops-listen <host:port>', 'health and metrics (127.0.0.1:7483)')
     .option('--token-file <file>', TOKEN_FILE)
+    .addOption(tokenInArguments())
     .action(async (options: RunOptions) => {
       const { name, listen, publicUrl, opsListen } = options
       const { state, version, environment } = context()
@@ -165,6 +168,7 @@ function agentCommand(program: Command, context: () => Context): void {
   )
     .option('--listen <host:port>', 'where other nodes may dial this one (0.0.0.0:7472); no inbound port is required')
     .option('--token-file <file>', TOKEN_FILE)
+    .addOption(tokenInArguments())
     .action(async (options: RunOptions) => {
       const { state, version, environment } = context()
       const token = present({ token: tokenOf(options, context()) })
@@ -233,3 +237,13 @@ function programAgain(node: string, options: readonly string[], launcher = ''): 
 }
 
 const TAKE_OVER = '--take-over'
+
+/** Not offered, but often tried: arguments can be read by every user of the machine. */
+function tokenInArguments(): Option {
+  return new Option('--token <token>').hideHelp().argParser(() => {
+    throw new MeshError('USAGE', {
+      reason: 'a token is not given as an argument, which every user of this machine could read',
+      remedy: 'Pass it with --token-file FILE (- for standard input), or in HEDGEROW_TOKEN.',
+    })
+  })
+}

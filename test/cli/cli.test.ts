@@ -498,6 +498,7 @@ t.test('scale changes how many are wanted, and what does not exist is not found'
     },
     { why: 'more replicas than are allowed', args: ['scale', CART, '5000'], code: 2, says: /replicas/ },
     { why: 'an app that does not exist', args: ['delete', 'app', 'nope.acme'], code: 3, says: /app .* was not found/ },
+    { why: 'a node without its cluster', args: ['delete', 'node', 'n1'], code: 2, says: /Did you mean edge\/n1\?/ },
     { why: 'a node that does not exist', args: ['delete', 'node', 'edge/n7'], code: 3, says: /node .* was not found/ },
   ]
   for (const { why, args, code, says } of rows)

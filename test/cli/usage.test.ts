@@ -64,6 +64,8 @@ t.test('what is typed wrongly is answered with what is right, code 2', async (t)
     { args: ['agent', '--paths', 'no-relay'], says: /agent\.paths: must be any, direct-only, relay-only/ },
     { args: ['agent', '--port-mapping', 'on'], says: /agent\.portMapping: must be one of auto, off/ },
     { args: ['agent', '--label', 'gpu'], says: /--label cannot be "gpu"\nExpected key=value\./ },
+    { args: ['agent', '--token', 'X'], says: /a token is not given as an argument[^]*--token-file FILE/ },
+    { args: ['cluster', '--token', 'X'], says: /a token is not given as an argument[^]*HEDGEROW_TOKEN/ },
     { args: ['agent', '--token-file', '/nowhere'], says: /cannot read \/nowhere: no such file/ },
     {
       args: ['apply', '-f', 'examples/shop/shop.yaml', '--app', 'shop'],
