@@ -120,7 +120,7 @@ function ownLocations(program: string): Plugin {
         const text = readFileSync(path, 'utf8')
         const source = relative(REPOSITORY, path)
         if (path.includes('/node_modules/') || source === program || !text.includes('import.meta.')) return undefined
-        if (text.includes(REQUIRE)) return { contents: text.replace(REQUIRE, ''), loader: 'ts' }
+        if (text.includes(REQUIRE)) return { contents: text.replaceAll(REQUIRE, ''), loader: 'ts' }
         const place = (to: string) => `new URL(${JSON.stringify(relative(dirname(program), to))}, import.meta.url)`
         const file = (to: string) => `process.getBuiltinModule('node:url').fileURLToPath(${place(to)})`
         const built = source.replace(/\.ts$/, '.js')

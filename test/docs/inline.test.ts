@@ -100,12 +100,6 @@ const OTHERS: Record<string, { run: string; prints?: RegExp; code?: number; need
   'command -v hedgerow': { run: 'hedgerow() { :; }; {}', prints: /^hedgerow$/m },
   'docker build -t hedgerow .': { run: 'docker build --help', prints: /-t, --tag/, needs: 'docker' },
   'docker network rm hedgerow-…': { run: 'docker network --help', prints: /^ +rm /m, needs: 'docker' },
-  'docker volume ls --filter label=hedgerow.volume': {
-    run: 'docker volume ls --help',
-    prints: /-f, --filter/,
-    needs: 'docker',
-  },
-  'docker volume rm': { run: 'docker volume --help', prints: /^ +rm /m, needs: 'docker' },
   'docker run': { run: '{} --help', prints: /-m, --memory/, needs: 'docker' },
   'docker exec NAME hedgerow status': { run: 'docker exec --help', prints: /CONTAINER COMMAND/, needs: 'docker' },
   'journalctl -u hedgerow-agent': { run: 'journalctl --help', prints: /-u --unit=/, needs: 'journalctl' },
