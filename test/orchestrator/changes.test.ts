@@ -30,7 +30,7 @@ async function whileRunning(world: World, running: number, fact: (rows: Instance
 }
 
 t.test('every key of a service is in the table of changes', async (t) => {
-  const told = new Set(Object.values(FIELDS).flatMap(({ keys }) => keys))
+  const told = new Set(Object.values(FIELDS).flatMap(({ keys, shorthands }) => [...keys, ...shorthands]))
   const identity = ['microservice_name', 'microservice_namespace', 'application_name', 'application_namespace']
   const used = KEYS.microservice.filter(({ unused, name }) => unused === undefined && !identity.includes(name))
   t.same(

@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import t from 'tap'
 import { explain } from '../../src/core/errors.ts'
 import { silentLog } from '../../src/core/kit/log.ts'
+import { Container } from '../../src/orchestrator/worker/docker/container.ts'
 import { endContainer } from '../../src/orchestrator/worker/docker/end-container.ts'
 import { containerBody, containerName } from '../../src/orchestrator/worker/docker/container-body.ts'
 import { SecretFiles } from '../../src/orchestrator/worker/secret-files.ts'
@@ -382,7 +383,7 @@ t.test('rules for containers', async (t) => {
 })
 
 /** An engine that knows one image, as it is told to. */
-async function fakeEngine(answer: (request: IncomingMessage, response: ServerResponse) => unknown) {
+async function fakeEngine(answer: (request: IncomingMessage, response: ServerResponse) => unknown, answerMs?: number) {
   const dir = mkdtempSync(join(tmpdir(), 'hedgerow-fake-'))
   const asked: string[] = []
   const server = createServer((request, response) => {
@@ -403,7 +404,7 @@ async function fakeEngine(answer: (request: IncomingMessage, response: ServerRes
     async comeBack() {
       await once(server.listen(join(dir, 'sock')), 'listening')
     },
-    engine: await Engine.connect(join(dir, 'sock'), 1_000),
+    engine: await Engine.connect(join(dir, 'sock'), 1_000, answerMs),
     async [Symbol.asyncDispose]() {
       server.closeAllConnections()
       await new Promise((resolve) => server.close(resolve))
@@ -648,6 +649,69 @@ t.test('a container that cannot be ended while the engine is away is removed whe
   const late = runtime.adopt(launch, trace)
   agentEnds.abort()
   t.equal(await late, undefined, 'an agent that ends does not wait for the engine')
+})
+
+t.test('an engine that takes a request and never answers keeps no container from its end', async (t) => {
+  /** A container that runs until it is stopped; `isMute`: which requests stay without an answer, or without the end of one. */
+  const trial = async (isMute: (request: string) => 'answer' | 'rest' | undefined) => {
+    const init = spawn('sleep', ['300'])
+    t.teardown(() => init.kill('SIGKILL'))
+    const exit = once(init, 'exit')
+    const pid = init.pid as number
+    let isRunning = true
+    const fake = await fakeEngine(({ url = '', method = '' }, response) => {
+      const request = `${method} ${url}`
+      if (url.includes('/stop')) isRunning = false
+      const mute = isMute(request)
+      if (mute === 'answer') return
+      if (mute === 'rest') return response.write('{')
+      if (url.endsWith('/wait') && isRunning) return
+      if (url.includes('/logs')) return response.end()
+      response.end(JSON.stringify({ State: isRunning ? { Running: true } : { Running: false, ExitCode: 143 } }))
+    }, 200)
+    const clock = new ManualClock()
+    const told: string[] = []
+    const container = Container.follow({
+      engine: fake.engine,
+      container: 'c',
+      trace: { run: 'r', container: 'c', init: pid, initStartTime: statOf(pid)?.startTime as number },
+      endpoints: {},
+      pid,
+      memoryMb: 0,
+      hasHealthCheck: false,
+      fd: openSync('/dev/null', 'w'),
+      controls: {},
+      onTrace: () => undefined,
+      onGone: () => told.push('gone'),
+      onLeft: () => told.push('left'),
+      clock,
+    })
+    const isOver = container.stop(0).then(() => container.ended)
+    const over = new AbortController()
+    void isOver.finally(() => over.abort())
+    while (!over.signal.aborted) {
+      await clock.advance(500)
+      await new Promise((resolve) => setTimeout(resolve, 10)) // its answers take real time
+    }
+    const ended = await isOver
+    await fake[Symbol.asyncDispose]()
+    return { ended, told, init, exit }
+  }
+  const rows = [
+    { why: 'all answer', mute: /^$/, told: 'gone', detail: /^exited with code 143/ },
+    { why: 'wait does not', mute: /\/wait$/, told: 'gone', detail: /^exited with code 143/ },
+    { why: 'the removal does not', mute: /^DELETE/, told: 'left', detail: /^exited with code 143/ },
+    { why: 'stop does not', mute: /\/(stop|wait)/, told: 'left', detail: /the container engine does not answer/ },
+  ]
+  for (const { why, mute, told, detail } of rows) {
+    for (const how of ['answer', 'rest'] as const) {
+      const it = await trial((request) => (mute.test(request) ? how : undefined))
+      t.same(it.told, [told], `${why}: ${how}`)
+      t.match(it.ended, { detail }, `${why}: ${how}`)
+      if (why === 'stop does not') t.same(await it.exit, [null, 'SIGKILL'], 'its first process')
+      else t.equal(it.init.exitCode ?? it.init.signalCode, null, 'nothing is killed beside the engine')
+    }
+  }
 })
 
 t.test('an engine that goes and comes back', async (t) => {

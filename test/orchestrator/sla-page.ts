@@ -43,8 +43,9 @@ const EFFECTS: Readonly<Record<Effect, string>> = {
 
 function changeTable(): string {
   const rows = (Object.keys(EFFECTS) as Effect[]).map((effect) => {
-    const keys = Object.values(FIELDS).flatMap((field) => (field.effect === effect ? field.keys : []))
-    return `| ${keys.map((key) => `\`${key}\``).join(', ')} | ${EFFECTS[effect]} |`
+    const fields = Object.values(FIELDS).filter((field) => field.effect === effect)
+    const keys = new Set(fields.flatMap((field) => [...field.keys, ...field.shorthands]))
+    return `| ${[...keys].map((key) => `\`${key}\``).join(', ')} | ${EFFECTS[effect]} |`
   })
   return `### What a change does to instances that run
 

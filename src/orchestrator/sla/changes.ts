@@ -15,9 +15,11 @@ export type Effect = 'restart' | 'place' | 'live' | 'none'
 interface Field {
   effect: Effect
   keys: readonly string[]
+  /** Keys that are read into the value of `keys`, which is what a difference names: `target_node` is a constraint there. */
+  shorthands: readonly string[]
 }
 
-const field = (effect: Effect, ...keys: string[]): Field => ({ effect, keys })
+const field = (effect: Effect, ...keys: string[]): Field => ({ effect, keys, shorthands: [] })
 
 export const FIELDS: Readonly<Record<keyof ServiceSpec, Field>> = {
   id: field('restart'),
@@ -27,7 +29,7 @@ export const FIELDS: Readonly<Record<keyof ServiceSpec, Field>> = {
   namespace: field('restart'),
   runtime: field('restart', 'virtualization', 'runtime'),
   code: field('restart', 'code'),
-  cmd: field('restart', 'cmd', 'args'),
+  cmd: { effect: 'restart', keys: ['cmd'], shorthands: ['args'] },
   environment: field('restart', 'environment'),
   proxy: field('restart', 'proxy'),
   openFiles: field('restart', 'open_files'),
@@ -54,7 +56,7 @@ export const FIELDS: Readonly<Record<keyof ServiceSpec, Field>> = {
   bandwidthInKbit: field('place', 'bandwidth_in'),
   bandwidthOutKbit: field('place', 'bandwidth_out'),
   arch: field('place', 'arch'),
-  constraints: field('place', 'constraints', 'target_node'),
+  constraints: { effect: 'place', keys: ['constraints'], shorthands: ['target_node'] },
   prefersNear: field('live', 'connectivity'),
   check: field('live', 'check'),
   liveness: field('live', 'livenessProbe'),

@@ -4,6 +4,8 @@ import type { Clock } from '../../../core/kit/clock.ts'
 import type { Ended, Endpoints, InstanceCommand, Running, Trace, Usage } from '../runtime.ts'
 import { ContainerOutput } from './container-output.ts'
 import { isStatus, type Engine } from './engine.ts'
+import { removeContainer } from './own-containers.ts'
+import { killInit } from './end-container.ts'
 import { execInContainer } from './container-exec.ts'
 import { usageIn } from './container-usage.ts'
 import { exitReason, healthFault, type ContainerState } from './exit-reason.ts'
@@ -12,7 +14,9 @@ import { exitReason, healthFault, type ContainerState } from './exit-reason.ts'
  * One container that was started, until it has ended and is removed.
  *
  *     POST wait ─▶ (answers when it ends) ─▶ state, last lines ─▶ removed ─▶ `ended`
- *        └─ the engine is being restarted: asked again until it answers
+ *        ├─ the engine is being restarted: asked again until it answers
+ *        └─ it has been stopped and `wait` still does not answer: its state is asked for again and again
+ *     POST stop ─▶ (no answer in time) ─▶ its first process is killed, `ended`, the rest is removed when the engine answers
  */
 
 export interface ContainerParts {
@@ -30,7 +34,7 @@ export interface ContainerParts {
   onTrace: (trace: Trace) => void
   /** Its address is free again. */
   onGone: () => void
-  /** The engine is away, and it could not be ended. */
+  /** The engine does not answer: what is left of it is to be removed when it does. */
   onLeft: () => void
   clock: Clock
 }
@@ -49,6 +53,8 @@ export class Container implements Running {
   readonly #parts: ContainerParts
   readonly #output: ContainerOutput
   readonly #watching = new AbortController()
+  /** Aborted when the engine has answered that it is stopped. */
+  readonly #stopped = new AbortController()
   readonly #gaveUp = Promise.withResolvers<Ended>()
   #trace: Trace
   /** Why it is not well, when the engine was there to say. */
@@ -118,43 +124,40 @@ export class Container implements Running {
   /** Asks it to end as its image says, and insists after `graceMs`; the engine does both. */
   async #stop(graceMs: number): Promise<void> {
     const { engine, container, clock } = this.#parts
-    const until = clock.now() + STOP_MS
+    const since = clock.now()
     const query = { t: Math.ceil(graceMs / 1_000) }
+    const timeoutMs = query.t * 1_000 + engine.answerMs
     while (!this.#isOver) {
       try {
-        return void (await engine.ask({
-          method: 'POST',
-          path: `/containers/${container}/stop`,
-          query,
-          timeoutMs: undefined,
-        }))
+        await engine.ask({ method: 'POST', path: `/containers/${container}/stop`, query, timeoutMs })
+        break
       } catch (error) {
-        if (!isMeshError(error, 'NOT_RUNNING')) return // it has ended, or is gone
-        if (clock.now() > until) return this.#giveUp()
+        if (isStatus(error, 404, 409)) break // it is gone, or being removed
+        if (clock.now() - since > STOP_MS) return this.#giveUp()
         await clock.sleep(AGAIN_MS)
       }
     }
+    void clock.sleep(AGAIN_MS, this.#watching.signal).then(() => this.#stopped.abort())
   }
 
   #giveUp(): void {
     this.#isOver = true
     this.#watching.abort()
     this.#output.close()
+    killInit(this.#trace)
     this.#parts.onLeft()
     this.#gaveUp.resolve({ detail: 'the container engine does not answer; what is left is removed when it does' })
   }
 
   /** Never settles when it is let go: then another agent watches. */
   async #watch(): Promise<Ended> {
-    const { engine, container, memoryMb, onGone } = this.#parts
+    const { engine, container, memoryMb, onGone, onLeft } = this.#parts
     const { signal } = this.#watching
     const state = await this.#lastState(signal)
     if (state === 'left') return new Promise(() => undefined)
     this.#isOver = true
     await this.#output.ended()
-    const query = { force: 1, v: 1 }
-    await engine.ask({ method: 'DELETE', path: `/containers/${container}`, query }).catch(() => undefined) // `tidy` of the next agent finds it
-    onGone()
+    await removeContainer(engine, container).then(onGone, onLeft)
     if (state === undefined) return { detail: 'somebody has removed its container' }
     return {
       ...exitReason(state, memoryMb, this.#wasAway),
@@ -167,7 +170,7 @@ export class Container implements Running {
     const { engine, container, clock } = this.#parts
     while (!signal.aborted) {
       try {
-        await engine.ask({ method: 'POST', path: `/containers/${container}/wait`, signal, timeoutMs: undefined })
+        await this.#answerToWait(signal)
         const state = await stateOf(engine, container)
         if (state?.Running !== true) return state
       } catch (error) {
@@ -177,6 +180,19 @@ export class Container implements Running {
       await clock.sleep(AGAIN_MS, signal)
     }
     return 'left'
+  }
+
+  /** Given up once it has been stopped: an engine may answer `stop` and never `wait`. */
+  async #answerToWait(watching: AbortSignal): Promise<void> {
+    const { engine, container } = this.#parts
+    const stopped = this.#stopped.signal
+    if (stopped.aborted) return
+    const signal = AbortSignal.any([watching, stopped])
+    try {
+      await engine.ask({ method: 'POST', path: `/containers/${container}/wait`, signal, timeoutMs: undefined })
+    } catch (error) {
+      if (!stopped.aborted) throw error
+    }
   }
 
   /** While the engine is away nobody runs the check, and what it said last counts: the container goes on. */

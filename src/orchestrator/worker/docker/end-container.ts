@@ -18,16 +18,22 @@ const APPEARS_MS = 5_000
 const LOOK_MS = 250
 
 /** False when it may still run, and must be tried again. */
-export async function endContainer({ container, engine, init, initStartTime }: Trace): Promise<boolean> {
+export async function endContainer(trace: Trace): Promise<boolean> {
+  const { container, engine, init, initStartTime } = trace
   try {
     const socket = await Engine.connect(String(engine), ANSWER_MS)
     return await stopped(socket, String(container))
   } catch {
     if (typeof init !== 'number' || typeof initStartTime !== 'number') return false
-    if (isAlive(init, initStartTime)) kill(init)
+    killInit(trace)
     await sleep(LOOK_MS)
     return !isAlive(init, initStartTime)
   }
+}
+
+/** SIGKILL to its first process, where that is known: the end of all others of the container. */
+export function killInit({ init, initStartTime }: Trace): void {
+  if (typeof init === 'number' && typeof initStartTime === 'number' && isAlive(init, initStartTime)) kill(init)
 }
 
 /** One that runs is stopped, and left for the next agent to read how it ended; one that was only made is removed. */

@@ -26,7 +26,7 @@ export interface Ask {
   body?: object
   headers?: Readonly<Record<string, string>>
   signal?: AbortSignal
-  /** Until the answer begins; `undefined`: as long as it takes. */
+  /** Until the answer begins, and with `ask` for the rest of it once more; `undefined`: as long as it takes. */
   timeoutMs?: number | undefined
 }
 
@@ -38,21 +38,24 @@ const MAX_ANSWER_BYTES = 8 * 1024 * 1024
 export class Engine {
   readonly socketPath: string
   readonly version: EngineVersion
+  /** What it does at once is answered within this. */
+  readonly answerMs: number
 
-  private constructor(socketPath: string, version: EngineVersion) {
+  private constructor(socketPath: string, version: EngineVersion, answerMs: number) {
     this.socketPath = socketPath
     this.version = version
+    this.answerMs = answerMs
   }
 
   /** @throws MeshError NOT_RUNNING, REQUEST_FAILED when no engine answers at this socket */
-  static async connect(socketPath: string, timeoutMs: number): Promise<Engine> {
+  static async connect(socketPath: string, timeoutMs: number, answerMs = ANSWER_MS): Promise<Engine> {
     await answers(socketPath, timeoutMs)
     // Podman asks programs for their versions first, which takes seconds on a busy machine
     const answer = await answerOf(await begin(socketPath, { method: 'GET', path: '/version', timeoutMs: ANSWER_MS }))
     const { ApiVersion, Version, Arch } = answer as Record<string, unknown>
     if (typeof ApiVersion !== 'string' || typeof Arch !== 'string')
       throw new MeshError('REQUEST_FAILED', { address: socketPath, reason: 'it does not speak the Engine API' })
-    return new Engine(socketPath, { apiVersion: ApiVersion, arch: Arch, version: String(Version) })
+    return new Engine(socketPath, { apiVersion: ApiVersion, arch: Arch, version: String(Version) }, answerMs)
   }
 
   /** @throws as `connect`, when it has ended or does not answer within this time */
@@ -65,19 +68,30 @@ export class Engine {
    * @throws MeshError REQUEST_FAILED with `status`, NOT_RUNNING when the engine does not answer
    */
   async ask(ask: Ask): Promise<unknown> {
-    return answerOf(await this.open(ask))
+    const { signal, timeoutMs } = { timeoutMs: this.answerMs, ...ask }
+    const answer = await this.open(ask)
+    const timer = timeoutMs === undefined ? undefined : setTimeout(() => answer.destroy(), timeoutMs)
+    try {
+      return await answerOf(answer)
+    } catch (cause) {
+      if (isMeshError(cause)) throw cause
+      signal?.throwIfAborted()
+      throw new MeshError('NOT_RUNNING', { what: 'container engine', path: this.socketPath }, { cause })
+    } finally {
+      clearTimeout(timer)
+    }
   }
 
   /** The connection itself, once the engine has taken the request: what comes and goes then is no HTTP. @throws as `ask` */
   async hijack({ path, body }: Pick<Ask, 'path' | 'body'>): Promise<Duplex> {
-    const asked: Ask = { method: 'POST', path: `/v${this.version.apiVersion}${path}`, timeoutMs: ANSWER_MS }
+    const asked: Ask = { method: 'POST', path: `/v${this.version.apiVersion}${path}`, timeoutMs: this.answerMs }
     const answer = await begin(this.socketPath, { ...asked, ...(body === undefined ? {} : { body }) }, true)
     return answer.socket
   }
 
   /** An answer that is read as it comes. @throws as `ask` */
   async open({ path, ...ask }: Ask): Promise<IncomingMessage> {
-    return begin(this.socketPath, { timeoutMs: ANSWER_MS, ...ask, path: `/v${this.version.apiVersion}${path}` })
+    return begin(this.socketPath, { timeoutMs: this.answerMs, ...ask, path: `/v${this.version.apiVersion}${path}` })
   }
 }
 
