@@ -28,6 +28,21 @@ export function demandOf(spec: ServiceSpec): Capacity {
   }
 }
 
+/** What all these take together. */
+export function sumOf(specs: readonly ServiceSpec[]): Capacity {
+  const sum: Capacity = { ...NOTHING }
+  for (const dimension of DIMENSIONS) {
+    let taken = 0
+    for (const spec of specs) taken += spec[dimension]
+    if (taken > 0) sum[dimension] = exact(taken)
+  }
+  return sum
+}
+
+export function isNothing(demand: Capacity): boolean {
+  return DIMENSIONS.every((dimension) => (demand[dimension] ?? 0) <= 0)
+}
+
 /** The first dimension in which `free` is too small, or `undefined` when the demand fits. */
 export function shortage(demand: Capacity, free: Capacity): Dimension | undefined {
   for (const dimension of DIMENSIONS) {

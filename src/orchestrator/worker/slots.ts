@@ -10,6 +10,19 @@ export type InstanceProcesses = { instance: InstanceId } & Caller
 
 /** What is on this node, by instance. */
 export class Slots extends Map<InstanceId, Slot> {
+  readonly #ofServices = new Map<string, number>()
+
+  override set(instance: InstanceId, slot: Slot): this {
+    this.#count(this.get(instance), -1)
+    this.#count(slot, 1)
+    return super.set(instance, slot)
+  }
+
+  override delete(instance: InstanceId): boolean {
+    this.#count(this.get(instance), -1)
+    return super.delete(instance)
+  }
+
   supervisors(): InstanceSupervisor[] {
     return [...this.values()].flatMap((slot) => slot.supervisors())
   }
@@ -25,7 +38,16 @@ export class Slots extends Map<InstanceId, Slot> {
   }
 
   hasService(id: string): boolean {
-    return [...this.values()].some(({ serving }) => serving.assignment.spec.id === id)
+    return this.#ofServices.has(id)
+  }
+
+  /** All runs of an instance are of one service. */
+  #count(slot: Slot | undefined, change: 1 | -1): void {
+    if (slot === undefined) return
+    const { id } = slot.serving.assignment.spec
+    const count = (this.#ofServices.get(id) ?? 0) + change
+    if (count === 0) this.#ofServices.delete(id)
+    else this.#ofServices.set(id, count)
   }
 
   /** What takes room beside the run that is assigned. */

@@ -127,7 +127,7 @@ export class Worker {
   /** Why this node cannot take it; `undefined` when it can. */
   refuses(assignment: Assignment, how: Replacement = 'stop-first'): string | undefined {
     const { facts, runtimes } = this.#config
-    return refusalOf(assignment, { facts, runtimes, others: this.#slots.beside(assignment, how) })
+    return refusalOf(assignment, { facts, runtimes, others: () => this.#slots.beside(assignment, how) })
   }
 
   /**

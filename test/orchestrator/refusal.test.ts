@@ -1,0 +1,63 @@
+import t from 'tap'
+import { refusalOf } from '../../src/orchestrator/worker/refusal.ts'
+import type { Slot } from '../../src/orchestrator/worker/slot.ts'
+import { Slots } from '../../src/orchestrator/worker/slots.ts'
+import type { Assignment } from '../../src/orchestrator/spec.ts'
+import { assignmentOf, factsOf } from './specs.ts'
+import '../support/no-orphans.ts'
+
+/* What thousands of instances on one node cost each that is placed. */
+
+const runtimes = ['process', 'external'].map((name) => ({ name }))
+const refusal = (assignment: Assignment, others: () => Assignment[]) =>
+  refusalOf(assignment, { facts: factsOf(), runtimes, others })
+
+t.test('only what takes something of the node is compared with what is there', async (t) => {
+  const rows: { why: string; service: Record<string, unknown>; isCompared: boolean }[] = [
+    { why: 'nothing', service: {}, isCompared: false },
+    { why: 'a port that is found', service: { port: '80:8080' }, isCompared: false },
+    { why: 'an external service', service: { virtualization: 'external', code: 'h:1', cmd: [] }, isCompared: false },
+    { why: 'memory', service: { memory: 1 }, isCompared: true },
+    { why: 'a tenth of a core', service: { vcpus: 0.1 }, isCompared: true },
+    { why: 'bandwidth', service: { bandwidth_in: 1 }, isCompared: true },
+    { why: 'a port of its own', service: { port: '80:8080', fixed_port: true }, isCompared: true },
+    { why: 'a port of the node', service: { ports: [{ port: 80, target: 8080, host_port: 90 }] }, isCompared: true },
+    { why: 'a volume', service: { volumes: [{ volume_id: 'data', mount_path: '/data' }] }, isCompared: true },
+    { why: 'a job', service: { one_shot: true }, isCompared: true },
+  ]
+  for (const { why, service, isCompared } of rows) {
+    let asked = 0
+    refusal(assignmentOf(service), () => {
+      asked++
+      return []
+    })
+    t.equal(asked, isCompared ? 1 : 0, why)
+  }
+})
+
+t.test('what all of them take is added up', async (t) => {
+  const others = (service: Record<string, unknown>, count: number) => () =>
+    Array.from({ length: count }, (_, i) => assignmentOf(service, i + 1))
+  const tenth = { vcpus: 0.1 }
+  t.equal(refusal(assignmentOf(tenth), others(tenth, 39)), undefined, 'forty tenths are four cores')
+  t.match(refusal(assignmentOf(tenth), others(tenth, 40)), /too little vcpus free: 0 of 4/)
+  t.match(refusal(assignmentOf({ memory: 25 }), others({ memory: 333 }, 3)), undefined)
+  t.match(refusal(assignmentOf({ memory: 26 }), others({ memory: 333 }, 3)), /too little memoryMb free: 25 of 1024/)
+})
+
+t.test('which services are on a node', async (t) => {
+  const slots = new Slots()
+  const slotOf = (microservice_name: string) => {
+    const assignment = assignmentOf({ microservice_name })
+    return { serving: { assignment } } as unknown as Slot
+  }
+  const [cart, web] = ['shop.acme.cart.prod', 'shop.acme.web.prod']
+  slots.set(`${cart}.0`, slotOf('cart')).set(`${cart}.1`, slotOf('cart')).set(`${web}.0`, slotOf('web'))
+  slots.set(`${cart}.0`, slotOf('cart')) // another in its place
+  slots.delete(`${cart}.0`)
+  t.ok(slots.hasService(cart), 'one is left')
+  t.notOk(slots.delete(`${cart}.0`), 'it is gone already')
+  slots.delete(`${cart}.1`)
+  t.notOk(slots.hasService(cart))
+  t.ok(slots.hasService(web))
+})
