@@ -146,7 +146,10 @@ t.test(
       'peers tell why there is a relayed carrier',
     )
     await mesh.apply([cart, external('vault', origin, 'there', { paths: 'direct-only' })], 2)
-    await until(async () => (await pathOf('vault')).path === 'direct', 'the nodes have heard of the change')
+    const name = 'shop.acme.vault.prod.any.rr.local'
+    await until(async () => (await here.trace(`${name}:8080`)).path === 'direct', 'the caller has heard of the change')
+    // until the other node has, too, it refuses the path that it knows as forbidden
+    await until(async () => (await here.get(name).catch(() => undefined))?.status === 200, 'and so has the other node')
   },
 )
 

@@ -5,7 +5,7 @@ import { checkerOf } from '../../core/kit/checker.ts'
 import { MeshError } from '../../core/errors.ts'
 import { stateProblem } from '../../core/kit/disk.ts'
 import { readPlainFile } from '../../core/kit/plain-file.ts'
-import { inSlices } from '../../core/kit/slices.ts'
+import { inSlices, Slices } from '../../core/kit/slices.ts'
 import type { Lifetime } from '../../core/kit/lifetime.ts'
 import type { Log } from '../../core/kit/log.ts'
 import { INSTANCE_STATES } from '../../core/model/instance.ts'
@@ -77,6 +77,7 @@ const TAGGED = /\.json\.([0-9a-z]+)\.run$/
 /**
  * One small file for each run of an instance (`x.json` for the one that serves, `x.json.TAG.run` for others), replaced as a whole in the same turn as the change it describes: after a crash there is the
  * record from before or the one from after, and a process is never without one.
+ * Those of external instances follow in later turns, a few in each: no process can be without one, and a node may have thousands.
  *
  * A disk that is full or fails costs only that: the change is kept in memory and written as soon as it can be.
  */
@@ -85,6 +86,10 @@ export class Records {
   readonly #log: Log
   /** What the files do not say yet; `undefined` where a file is to be removed. */
   readonly #unwritten = new Map<string, Saved | undefined>()
+  /** What the files are to say in one of the next turns. */
+  readonly #late = new Map<string, Saved | undefined>()
+  #isCatchingUp = false
+  #isClosing = false
   #lastError: unknown
 
   /** @throws MeshError STATE_UNREADABLE */
@@ -100,7 +105,11 @@ export class Records {
 
   /** Writes what could not be written, until the lifetime ends and once more then. */
   keepWriting(life: Lifetime): void {
-    life.defer(() => this.#writeAll())
+    life.defer(() => {
+      this.#isClosing = true
+      for (const [path, saved] of this.#late) this.#writeNow(path, saved)
+      this.#writeAll()
+    })
     life.every(RETRY_MS, () => this.#writeAll(), 'writing of instance records')
   }
 
@@ -110,11 +119,34 @@ export class Records {
   }
 
   put(saved: Saved, tag = ''): void {
-    this.#write(this.#path(saved.assignment.instance, tag), saved)
+    const { instance, spec } = saved.assignment
+    this.#change(this.#path(instance, tag), saved, spec.runtime)
   }
 
-  drop(instance: InstanceId, tag = ''): void {
-    this.#write(this.#path(instance, tag), undefined)
+  drop({ instance, spec }: Assignment, tag = ''): void {
+    this.#change(this.#path(instance, tag), undefined, spec.runtime)
+  }
+
+  #change(path: string, saved: Saved | undefined, runtime: string): void {
+    if (runtime !== 'external' || this.#isClosing) return this.#writeNow(path, saved)
+    this.#late.set(path, saved)
+    if (!this.#isCatchingUp) void this.#catchUp()
+  }
+
+  async #catchUp(): Promise<void> {
+    this.#isCatchingUp = true
+    const slices = new Slices()
+    await slices.next()
+    for (const [path, saved] of this.#late) {
+      this.#writeNow(path, saved)
+      if (slices.isOver) await slices.next()
+    }
+    this.#isCatchingUp = false
+  }
+
+  #writeNow(path: string, saved: Saved | undefined): void {
+    this.#late.delete(path)
+    this.#write(path, saved)
   }
 
   #writeAll(): void {
@@ -154,7 +186,7 @@ export class Records {
         const { instance } = saved.assignment
         const known = runs.get(instance)
         if (known !== undefined && known.trace?.['run'] !== saved.trace?.['run']) return [{ saved, tag }]
-        this.drop(instance, tag)
+        this.drop(saved.assignment, tag)
         if (known !== undefined) return []
         runs.set(instance, saved)
         return [{ saved, tag: '' }] // its own record was lost

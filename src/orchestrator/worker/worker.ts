@@ -275,7 +275,7 @@ export class Worker {
         begin: (next, events, left) => this.#supervision.begin(next, { output, events }, left),
         report: (report) => this.#report(report),
         save: (record, tag) => this.#records.put(record, tag),
-        drop: (tag) => this.#records.drop(instance, tag),
+        drop: (tag) => this.#records.drop(assignment, tag),
         ended: () => this.#forgetSoon(instance, slot),
         isClosed: () => this.#life.signal.aborted,
         clock: this.#clock,
@@ -296,7 +296,7 @@ export class Worker {
 
   /** Nothing of the instance is left but its log. */
   async #forget(instance: InstanceId, slot: Slot): Promise<void> {
-    this.#records.drop(instance)
+    this.#records.drop(slot.serving.assignment)
     await slot.output.forget()
     this.#slots.delete(instance)
     this.#counts.count(instance, undefined)

@@ -8,7 +8,7 @@ import { removeContainer } from './own-containers.ts'
 import { killInit } from './end-container.ts'
 import { execInContainer } from './container-exec.ts'
 import { usageIn } from './container-usage.ts'
-import { exitReason, healthFault, type ContainerState } from './exit-reason.ts'
+import { exitReason, healthFault, SIGKILL, type ContainerState } from './exit-reason.ts'
 
 /*
  * One container that was started, until it has ended and is removed.
@@ -172,7 +172,7 @@ export class Container implements Running {
       try {
         await this.#answerToWait(signal)
         const state = await stateOf(engine, container)
-        if (state?.Running !== true) return state
+        if (state?.Running !== true) return await this.#lookedAtTwice(state)
       } catch (error) {
         if (isStatus(error, 404)) return undefined
         this.#wasAway ||= isMeshError(error, 'NOT_RUNNING')
@@ -180,6 +180,15 @@ export class Container implements Running {
       await clock.sleep(AGAIN_MS, signal)
     }
     return 'left'
+  }
+
+  /** Docker learns of its memory from elsewhere than of its end, and perhaps later: one that may have had too little is looked at twice. */
+  async #lookedAtTwice(state: ContainerState | undefined): Promise<ContainerState | undefined> {
+    const { engine, container, memoryMb, clock } = this.#parts
+    if (state === undefined || memoryMb === 0 || this.#stopping !== undefined) return state
+    if (state.OOMKilled === true || state.ExitCode !== SIGKILL) return state
+    await clock.sleep(AGAIN_MS)
+    return (await stateOf(engine, container).catch(() => undefined)) ?? state
   }
 
   /** Given up once it has been stopped: an engine may answer `stop` and never `wait`. */

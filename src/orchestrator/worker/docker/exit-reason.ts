@@ -11,7 +11,8 @@ export interface ContainerState {
   Health?: { Status?: string; Log?: { Output?: string }[] | null }
 }
 
-const SIGKILL = 128 + constants.signals.SIGKILL
+/** As an exit code. */
+export const SIGKILL = 128 + constants.signals.SIGKILL
 
 /** Why a container ended, in words; `memoryMb` is its limit, 0 for none. `wasAway`: its engine was, which may have ended it. */
 export function exitReason(

@@ -1,9 +1,13 @@
+import { readdirSync } from 'node:fs'
+import { join } from 'node:path'
 import t from 'tap'
 import { refusalOf } from '../../src/orchestrator/worker/refusal.ts'
 import type { Slot } from '../../src/orchestrator/worker/slot.ts'
 import { Slots } from '../../src/orchestrator/worker/slots.ts'
 import type { Assignment } from '../../src/orchestrator/spec.ts'
+import { until } from '../support/until.ts'
 import { assignmentOf, factsOf } from './specs.ts'
+import { freshDir, nodeWith } from './worker-node.ts'
 import '../support/no-orphans.ts'
 
 /* What thousands of instances on one node cost each that is placed. */
@@ -61,3 +65,33 @@ t.test('which services are on a node', async (t) => {
   t.notOk(slots.hasService(cart))
   t.ok(slots.hasService(web))
 })
+
+t.test(
+  'records of external instances are written and removed in later turns, and all of them at the end',
+  async (t) => {
+    const dir = freshDir()
+    const external = (ordinal: number) =>
+      assignmentOf({ virtualization: 'external', code: '127.0.0.1:1', cmd: [] }, ordinal)
+    const records = () => readdirSync(join(dir, 'run')).filter((name) => name.endsWith('.json')).length
+    const start = () => nodeWith({ keepOnClose: true }, dir)
+    {
+      const { worker } = await start()
+      for (let i = 0; i < 300; i++) worker.assign(external(i))
+      t.equal(records(), 0, 'nothing runs that could be without one')
+      await until(() => records() === 300, 'all are written')
+      for (let i = 0; i < 100; i++) worker.withdraw(external(i).instance, { drainSeconds: 0 })
+      await until(() => records() === 200, 'of those that are gone none is left')
+      for (let i = 300; i < 400; i++) worker.assign(external(i))
+      await worker.close()
+      t.equal(records(), 300, 'an agent that ends writes what it has not written yet')
+    }
+    await using node = await start()
+    const { worker } = node
+    await until(() => worker.reports().length === 300, 'the next agent takes all of them over')
+    for (const { instance } of worker.reports()) worker.withdraw(instance, { drainSeconds: 0 })
+    worker.assign(external(200)) // once more, while its record is about to go
+    await until(() => worker.reports().length === 1, 'the others are gone')
+    await until(() => records() === 1, 'its record is not lost')
+    t.equal(worker.reports()[0]?.instance, external(200).instance)
+  },
+)
