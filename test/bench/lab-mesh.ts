@@ -103,7 +103,13 @@ export class LabMesh implements AsyncDisposable {
 
   async startAgent(node: string, token?: string): Promise<void> {
     await this.startAgentAlone(node, token)
-    await until(async () => (await this.status(node)).controlLink === 'up', `the agent of ${node} is linked`)
+    try {
+      await until(async () => (await this.status(node)).controlLink === 'up', `the agent of ${node} is linked`)
+    } catch (cause) {
+      const status = JSON.stringify(await this.status(node).catch(String))
+      const said = this.program(node).lines.slice(-10).join('\n')
+      throw new Error(`${String(cause)}; its status: ${status}; it said: ${said}`, { cause })
+    }
   }
 
   /** Waits for no cluster. */
