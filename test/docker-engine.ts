@@ -75,7 +75,8 @@ export class Engine implements AsyncDisposable {
     process.env['DOCKER_HOST'] = `unix://${folder}/engine.sock`
     const argv = kind === 'podman' ? podman(folder) : dockerd(folder)
     const env = { LD_LIBRARY_PATH: LIBRARIES.join(delimiter), CONTAINERS_CONF: join(folder, 'containers.conf') }
-    const engine = new Engine(folder, () => Program.start(argv, { env }))
+    // the monitor of a container of Podman's writes `oom` into the folder that it was started in
+    const engine = new Engine(folder, () => Program.start(argv, { env, cwd: folder }))
     await engine.#answers()
     return engine
   }

@@ -653,7 +653,7 @@ t.test('a container that cannot be ended while the engine is away is removed whe
 
 t.test('an engine that takes a request and never answers keeps no container from its end', async (t) => {
   /** A container that runs until it is stopped; `isMute`: which requests stay without an answer, or without the end of one. */
-  const trial = async (isMute: (request: string) => 'answer' | 'rest' | undefined) => {
+  const trial = async (isMute: (request: string) => 'answer' | 'rest' | 'refusal' | undefined) => {
     const init = spawn('sleep', ['300'])
     t.teardown(() => init.kill('SIGKILL'))
     const exit = once(init, 'exit')
@@ -665,6 +665,7 @@ t.test('an engine that takes a request and never answers keeps no container from
       const mute = isMute(request)
       if (mute === 'answer') return
       if (mute === 'rest') return response.write('{')
+      if (mute === 'refusal') return response.writeHead(500).end('{"message":"no way to stop it"}')
       if (url.endsWith('/wait') && isRunning) return
       if (url.includes('/logs')) return response.end()
       response.end(JSON.stringify({ State: isRunning ? { Running: true } : { Running: false, ExitCode: 143 } }))
@@ -712,6 +713,12 @@ t.test('an engine that takes a request and never answers keeps no container from
       else t.equal(it.init.exitCode ?? it.init.signalCode, null, 'nothing is killed beside the engine')
     }
   }
+  const refused = await trial((request) =>
+    request.includes('/stop') ? 'refusal' : request.endsWith('/wait') ? 'answer' : undefined,
+  )
+  t.same(refused.told, ['left'], 'it refuses to stop it')
+  t.match(refused.ended, { detail: /the container engine does not stop it: .*no way to stop it; what is left/ })
+  t.same(await refused.exit, [null, 'SIGKILL'])
 })
 
 t.test('an engine that goes and comes back', async (t) => {

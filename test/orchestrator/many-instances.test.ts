@@ -45,7 +45,10 @@ t.test('what all of them take is added up', async (t) => {
   const tenth = { vcpus: 0.1 }
   t.equal(refusal(assignmentOf(tenth), others(tenth, 39)), undefined, 'forty tenths are four cores')
   t.match(refusal(assignmentOf(tenth), others(tenth, 40)), /too little vcpus free: 0 of 4/)
-  t.match(refusal(assignmentOf({ memory: 25 }), others({ memory: 333 }, 3)), undefined)
+  t.equal(refusal(assignmentOf({ memory: 25 }), others({ memory: 333 }, 3)), undefined)
+  const { bandwidthOutKbit: _, ...older } = assignmentOf({ memory: 1024 }).spec
+  const recorded = () => [{ ...assignmentOf({}, 1), spec: older as Assignment['spec'] }]
+  t.match(refusal(assignmentOf({ memory: 1 }), recorded), /too little memoryMb free: 0 of 1024/, 'an older record')
   t.match(refusal(assignmentOf({ memory: 26 }), others({ memory: 333 }, 3)), /too little memoryMb free: 25 of 1024/)
 })
 

@@ -28,12 +28,12 @@ export function demandOf(spec: ServiceSpec): Capacity {
   }
 }
 
-/** What all these take together. */
+/** What instances of all these take together; a dimension that an older agent did not record counts as none. */
 export function sumOf(specs: readonly ServiceSpec[]): Capacity {
   const sum: Capacity = { ...NOTHING }
+  const demands = specs.map(demandOf)
   for (const dimension of DIMENSIONS) {
-    let taken = 0
-    for (const spec of specs) taken += spec[dimension]
+    const taken = demands.reduce((total, demand) => total + (demand[dimension] ?? 0), 0)
     if (taken > 0) sum[dimension] = exact(taken)
   }
   return sum

@@ -1,4 +1,4 @@
-import { isMeshError } from '../../../core/errors.ts'
+import { explain, isMeshError } from '../../../core/errors.ts'
 import { usageOf, type Controls } from '../../../core/kit/cgroup-controls.ts'
 import type { Clock } from '../../../core/kit/clock.ts'
 import type { Ended, Endpoints, InstanceCommand, Running, Trace, Usage } from '../runtime.ts'
@@ -34,7 +34,7 @@ export interface ContainerParts {
   onTrace: (trace: Trace) => void
   /** Its address is free again. */
   onGone: () => void
-  /** The engine does not answer: what is left of it is to be removed when it does. */
+  /** The engine does not answer, or does not do it: what is left is to be removed later. */
   onLeft: () => void
   clock: Clock
 }
@@ -133,20 +133,23 @@ export class Container implements Running {
         break
       } catch (error) {
         if (isStatus(error, 404, 409)) break // it is gone, or being removed
-        if (clock.now() - since > STOP_MS) return this.#giveUp()
+        if (clock.now() - since > STOP_MS) return this.#giveUp(error)
         await clock.sleep(AGAIN_MS)
       }
     }
     void clock.sleep(AGAIN_MS, this.#watching.signal).then(() => this.#stopped.abort())
   }
 
-  #giveUp(): void {
+  #giveUp(error: unknown): void {
     this.#isOver = true
     this.#watching.abort()
     this.#output.close()
     killInit(this.#trace)
     this.#parts.onLeft()
-    this.#gaveUp.resolve({ detail: 'the container engine does not answer; what is left is removed when it does' })
+    const detail = isMeshError(error, 'NOT_RUNNING')
+      ? 'the container engine does not answer; what is left is removed when it does'
+      : `the container engine does not stop it: ${explain(error)}; what is left is removed later`
+    this.#gaveUp.resolve({ detail })
   }
 
   /** Never settles when it is let go: then another agent watches. */
@@ -172,7 +175,10 @@ export class Container implements Running {
       try {
         await this.#answerToWait(signal)
         const state = await stateOf(engine, container)
-        if (state?.Running !== true) return await this.#lookedAtTwice(state)
+        if (state?.Running !== true) {
+          const last = await this.#surely(state, signal)
+          return signal.aborted ? 'left' : last
+        }
       } catch (error) {
         if (isStatus(error, 404)) return undefined
         this.#wasAway ||= isMeshError(error, 'NOT_RUNNING')
@@ -182,12 +188,12 @@ export class Container implements Running {
     return 'left'
   }
 
-  /** Docker learns of its memory from elsewhere than of its end, and perhaps later: one that may have had too little is looked at twice. */
-  async #lookedAtTwice(state: ContainerState | undefined): Promise<ContainerState | undefined> {
+  /** Docker may hear of the end of a container before it hears that its memory was the reason: where that is in doubt it is asked again. */
+  async #surely(state: ContainerState | undefined, signal: AbortSignal): Promise<ContainerState | undefined> {
     const { engine, container, memoryMb, clock } = this.#parts
     if (state === undefined || memoryMb === 0 || this.#stopping !== undefined) return state
     if (state.OOMKilled === true || state.ExitCode !== SIGKILL) return state
-    await clock.sleep(AGAIN_MS)
+    await clock.sleep(AGAIN_MS, signal)
     return (await stateOf(engine, container).catch(() => undefined)) ?? state
   }
 
