@@ -102,9 +102,7 @@ export class PortRedirect {
   /** Resolves when the kernel knows every port that was handed out; `undefined`: it does already. */
   ready(): Promise<void> | undefined {
     if (this.#pending.length === 0 && this.#writing === undefined) return undefined
-    this.#writing ??= this.#write().finally(() => {
-      this.#writing = undefined
-    })
+    this.#writing ??= this.#write()
     return this.#writing
   }
 
@@ -126,7 +124,7 @@ export class PortRedirect {
         return
       }
       this.#log.warn('the rules of the VIP listeners are gone; setting them up again')
-      await this.#nft.apply(replaceTable(this.#table, this.#ports)).catch((error: unknown) => this.#lose(error))
+      await this.#replace()
     }
   }
 
@@ -142,7 +140,7 @@ export class PortRedirect {
     // also those that a killed agent left: a draining one may have flows there, and no call goes past the VIPs meanwhile
     for (const protocol of ['tcp', 'udp'] as const) {
       for (const [asked, listening] of found?.[protocol] ?? [])
-        if (isSuccessor || protocol === 'udp' || isOurs(listening)) this.#ports[protocol].set(asked, listening)
+        if (isSuccessor || protocol === 'udp' || isFree(listening)) this.#ports[protocol].set(asked, listening)
     }
     try {
       await this.#nft.apply(replaceTable(this.#table, this.#ports))
@@ -162,10 +160,11 @@ export class PortRedirect {
         await this.#nft.apply(addPorts(this.#table, added))
       } catch {
         if (await this.#isReplaced()) this.#follow()
-        else await this.#nft.apply(replaceTable(this.#table, this.#ports)).catch((error: unknown) => this.#lose(error))
+        else await this.#replace()
       }
     }
     this.#pending = []
+    this.#writing = undefined // in the turn in which nothing was pending: what comes later is a transaction of its own
   }
 
   #probe(): void {
@@ -195,6 +194,16 @@ export class PortRedirect {
     )
   }
 
+  async #replace(): Promise<void> {
+    try {
+      await this.#nft.apply(replaceTable(this.#table, this.#ports))
+    } catch (error) {
+      // what is left of it would send calls to ports at which nobody listens any more
+      await this.#nft.apply(removeTable(this.#table)).catch(() => undefined)
+      this.#lose(error)
+    }
+  }
+
   #lose(error: unknown): void {
     this.#state = 'off'
     this.#fault = faultOf(error)
@@ -221,19 +230,13 @@ export class PortRedirect {
   }
 }
 
-/** Whether no server of the machine listens on this port, at whatever address. */
+/**
+ * Whether no server of the machine has this port, at whatever address; other agents may, at VIPs of their own. Looked for by a socket that
+ * is shared (SO_REUSEPORT) as theirs are: one that is not would keep them from listening for as long as it is bound.
+ */
 function isFree(port: number): boolean {
-  return mayBind({ port })
-}
-
-/** Whether only sockets that this user shares (SO_REUSEPORT) are on this port: those of agents. */
-function isOurs(port: number): boolean {
-  return mayBind({ port, reusePort: true })
-}
-
-function mayBind(options: { port: number; reusePort?: boolean }): boolean {
   try {
-    new BoundSocket({ host: '0.0.0.0', ...options }).close()
+    new BoundSocket({ host: '0.0.0.0', port, reusePort: true }).close()
     return true
   } catch {
     return false

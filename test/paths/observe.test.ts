@@ -89,6 +89,34 @@ t.test('a relay that reports an address inside our own network makes us connect 
   t.equal(ours.it.of('ipv4').hairpin.tcp, undefined)
 })
 
+t.test('what a lost datagram left unknown is measured at the next refresh', async (t) => {
+  await using observer = await Observer.start({ host: '127.0.0.1', port: 0 }, silentLog)
+  const udp = await udpSocket('127.0.0.1')
+  let isLossy = true
+  const send = (bytes: Buffer, to: { host: string; port: number }) =>
+    isLossy ? undefined : udp.send(bytes, to.port, to.host, () => undefined)
+  await using ours = await observation({ udp: { send } })
+  udp.on('message', (packet) => ours.it.receive(packet))
+  ours.it.addRelay('wss://127.0.0.1:1/relay', welcome(observer))
+  await ours.it.refresh()
+  t.same(ours.it.of('ipv4').hairpin, { tcp: true }, 'over UDP nothing came back')
+  isLossy = false
+  await ours.it.refresh()
+  t.same(ours.it.of('ipv4').hairpin, { tcp: true, udp: true })
+  await new Promise<void>((resolve) => udp.close(() => resolve()))
+})
+
+t.test('a relay that comes up during a refresh is asked before that ends', async (t) => {
+  await using near = await Observer.start({ host: '127.0.0.1', port: 0 }, silentLog)
+  await using far = await Observer.start({ host: '127.0.0.2', port: 0 }, silentLog)
+  await using ours = await observation({ udp: undefined })
+  ours.it.addRelay('wss://127.0.0.1:1/relay', welcome(near))
+  const refreshing = ours.it.refresh()
+  ours.it.addRelay('wss://127.0.0.2:1/relay', welcome(far))
+  await refreshing
+  t.equal(ours.it.of('ipv4').observers, 2)
+})
+
 t.test('observers at two relays are asked, and a missing one does not spoil the result', async (t) => {
   await using near = await Observer.start({ host: '127.0.0.1', port: 0 }, silentLog)
   const far = await Observer.start({ host: '127.0.0.2', port: 0 }, silentLog)

@@ -80,9 +80,12 @@ export class NatDiscovery implements AsyncDisposable {
   readonly #observers = new Observers()
   readonly #queries: UdpQueries | undefined
   readonly #observations = new Map<Family, NatObservation>()
-  readonly #hairpinAt = new Map<Family, number>()
+  readonly #hairpinAt = { tcp: new Map<Family, number>(), udp: new Map<Family, number>() }
+  readonly #measuring = new Map<Family, Promise<void>>()
   #addressAtRelay: string | undefined
   #refreshing: Promise<void> | undefined
+  /** A relay was added after the running refresh had asked for the observers. */
+  #isStale = false
   #changed = new AbortController()
 
   private constructor(options: NatDiscoveryOptions, life: Lifetime) {
@@ -143,13 +146,16 @@ export class NatDiscovery implements AsyncDisposable {
     this.#addressAtRelay = seen
     if (observer === undefined) return
     this.#observers.add(url, observer)
+    this.#isStale = true
     void this.#options.clock.sleep(SETTLE_MS, this.#life.signal).then(() => this.refresh())
   }
 
   /** Forgets everything: it was observed in another network. */
   networkChanged(): void {
     this.#observations.clear()
-    this.#hairpinAt.clear()
+    this.#hairpinAt.tcp.clear()
+    this.#hairpinAt.udp.clear()
+    this.#isStale = true
     this.#changed.abort()
     this.#changed = new AbortController()
     void this.refresh()
@@ -158,11 +164,9 @@ export class NatDiscovery implements AsyncDisposable {
   /** Observes all families now; resolves when that is done. Never runs twice at once. */
   refresh(): Promise<void> {
     if (this.#life.signal.aborted || !this.hasObservers) return Promise.resolve()
-    this.#refreshing ??= Promise.all(this.families.map((family) => this.#refreshFamily(family)))
-      .then(() => undefined)
-      .finally(() => {
-        this.#refreshing = undefined
-      })
+    this.#refreshing ??= this.#refreshAll().finally(() => {
+      this.#refreshing = undefined
+    })
     return this.#refreshing
   }
 
@@ -205,13 +209,25 @@ export class NatDiscovery implements AsyncDisposable {
     }
   }
 
+  async #refreshAll(): Promise<void> {
+    do {
+      this.#isStale = false
+      await Promise.all(this.families.map((family) => this.#refreshFamily(family)))
+    } while (this.#isStale && !this.#life.signal.aborted)
+  }
+
   async #refreshFamily(family: Family): Promise<void> {
     await Promise.all([this.#observeTcp(family), this.#observeUdp(family)])
     await this.#observeHairpin(family)
   }
 
   async #refreshUdp(): Promise<void> {
-    await Promise.all(this.families.map((family) => this.#observeUdp(family)))
+    await Promise.all(
+      this.families.map(async (family) => {
+        await this.#observeUdp(family)
+        await this.#observeHairpin(family)
+      }),
+    )
   }
 
   async #observeTcp(family: Family): Promise<void> {
@@ -244,20 +260,36 @@ export class NatDiscovery implements AsyncDisposable {
     this.#record(family, 'udp', { ...rest, udp: nat, ...(address === undefined ? {} : { udpAddress: address }) })
   }
 
-  /** Only behind a NAT with endpoint-independent mapping: no other can hairpin. */
-  async #observeHairpin(family: Family): Promise<void> {
+  /** Only behind a NAT with endpoint-independent mapping: no other can hairpin. Never runs twice at once for a family. */
+  #observeHairpin(family: Family): Promise<void> {
+    const measuring =
+      this.#measuring.get(family) ?? this.#measureHairpin(family).finally(() => this.#measuring.delete(family))
+    this.#measuring.set(family, measuring)
+    return measuring
+  }
+
+  /** What was not measured, since an answer was lost or the mapping not known yet, is measured at the next refresh. */
+  async #measureHairpin(family: Family): Promise<void> {
     const { clock, isPublic: isOnInternet = isPublic } = this.#options
-    const measuredAt = this.#hairpinAt.get(family)
     const { tcp, tcpAddress = '' } = this.of(family)
     if (tcp.mapping !== 'endpoint-independent' || !isOnInternet(parseHostPort(tcpAddress)?.host ?? '')) return
-    if (measuredAt !== undefined && clock.now() - measuredAt < HAIRPIN_REFRESH_MS) return
     const limit = AbortSignal.any([this.#life.signal, this.#changed.signal])
-    const openPort = () => this.openPort(family, limit)
-    const hairpin = await measureHairpin({ openPort, udp: await this.#udpPort(family) }, limit)
+    const udp = this.#isHairpinDue('udp', family) ? await this.#udpPort(family) : undefined
+    const openPort = this.#isHairpinDue('tcp', family) ? () => this.openPort(family, limit) : undefined
+    if (udp === undefined && openPort === undefined) return
+    const measured = await measureHairpin({ openPort, udp }, limit)
     if (limit.aborted) return
-    this.#hairpinAt.set(family, clock.now())
-    this.#observations.set(family, { ...this.of(family), hairpin })
+    for (const protocol of ['tcp', 'udp'] as const)
+      if (measured[protocol] !== undefined) this.#hairpinAt[protocol].set(family, clock.now())
+    const observed = this.of(family)
+    const hairpin = { ...observed.hairpin, ...measured }
+    this.#observations.set(family, { ...observed, hairpin })
     this.#log.info('hairpinning measured', { family, ...hairpin })
+  }
+
+  #isHairpinDue(protocol: 'tcp' | 'udp', family: Family): boolean {
+    const measuredAt = this.#hairpinAt[protocol].get(family)
+    return measuredAt === undefined || this.#options.clock.now() - measuredAt >= HAIRPIN_REFRESH_MS
   }
 
   /** Our datagram port, where its mapping is endpoint-independent. */

@@ -38,14 +38,15 @@ export interface MappedPort {
 }
 
 export interface HairpinOptions {
-  /** Opens one more mapped port. */
-  openPort: () => Promise<MappedPort & Disposable>
+  /** Opens one more mapped port; absent: not measured over TCP. */
+  openPort: (() => Promise<MappedPort & Disposable>) | undefined
+  /** Absent: not measured over UDP. */
   udp: UdpHairpin | undefined
 }
 
 export async function measureHairpin({ openPort, udp }: HairpinOptions, signal: AbortSignal): Promise<Hairpin> {
   const [overTcp, overUdp] = await Promise.all([
-    hairpinWithNewPorts(openPort, signal),
+    openPort === undefined ? undefined : hairpinWithNewPorts(openPort, signal),
     udp === undefined ? undefined : hairpinByUdp(udp, signal),
   ])
   return { ...(overTcp === undefined ? {} : { tcp: overTcp }), ...(overUdp === undefined ? {} : { udp: overUdp }) }
@@ -53,7 +54,7 @@ export async function measureHairpin({ openPort, udp }: HairpinOptions, signal: 
 
 /** `undefined` when no observer sees our ports just now. */
 async function hairpinWithNewPorts(
-  openPort: HairpinOptions['openPort'],
+  openPort: NonNullable<HairpinOptions['openPort']>,
   signal: AbortSignal,
 ): Promise<boolean | undefined> {
   try {

@@ -75,6 +75,18 @@ export class Publisher {
     this.#paced.due()
   }
 
+  /**
+   * Before the root is told what changed: whoever reads there that an instance runs may call it at once, by a node that follows it. Of very
+   * many changes only the first are published here; a full disk leaves all for later.
+   */
+  beforeReports(): void {
+    try {
+      if (this.#due.size > 0) this.#publishSome()
+    } catch (error) {
+      if (!isMeshError(error, 'DISK_FULL')) throw error
+    }
+  }
+
   #publishSome(): void {
     this.#publish([...this.#due].slice(0, AT_ONCE))
     if (this.#due.size > 0) this.#paced.due()

@@ -278,6 +278,7 @@ export class RootLink implements AsyncDisposable {
   }
 
   #sendReports(): void {
+    this.#parts.publisher.beforeReports()
     const now = this.#parts.clock.now()
     for (const { reports, events } of this.#unsent.take(this.#reportOf)) {
       for (let start = 0; start < reports.length; start += SENT_AT_ONCE)
