@@ -67,7 +67,8 @@ export class Instances implements LocalInstances {
   #adopted: { worker: Worker; config: WorkerConfig } | undefined
   /** Instances end with this agent. False while a predecessor or a successor answers for them. */
   #isOwner: boolean
-  #mayAssign = Promise.withResolvers<void>()
+  /** Until there is a worker of this agent, and while a successor has the instances. */
+  #waiting: PromiseWithResolvers<void> | undefined = Promise.withResolvers()
 
   /** `environment`: what every program needs from it, for example PATH, HOME, language and time zone. */
   constructor(
@@ -95,7 +96,7 @@ export class Instances implements LocalInstances {
       await this.worker.close()
       if (this.#isOwner) await this.containers.runtime?.close()
     })
-    this.#mayAssign.resolve()
+    this.#mayAssign()
   }
 
   /** The worker of now: another one after instances were released and taken back. */
@@ -118,10 +119,10 @@ export class Instances implements LocalInstances {
     this.#askSecrets = ask
   }
 
-  /** Waits while a successor has the instances. */
-  async assign(assignment: Assignment, how?: Replacement): Promise<void> {
-    await this.#mayAssign.promise
-    this.worker.assign(assignment, how)
+  /** In the turn of the caller, which may have thousands; waits only while a successor has the instances. */
+  assign(assignment: Assignment, how?: Replacement): void | Promise<void> {
+    if (this.#waiting === undefined) this.worker.assign(assignment, how)
+    else return this.#waiting.promise.then(() => this.worker.assign(assignment, how))
   }
 
   /** From now on instances end with this agent; before, they are the predecessor's if this start fails. */
@@ -132,7 +133,7 @@ export class Instances implements LocalInstances {
   /** Leaves the instances to a successor. Where they answer stays known; what is assigned meanwhile waits. */
   async release(): Promise<void> {
     this.#isOwner = false
-    this.#mayAssign = Promise.withResolvers()
+    this.#waiting = Promise.withResolvers()
     await this.worker.letGo()
     this.containers.runtime?.release()
     this.programGuard.pause()
@@ -144,7 +145,12 @@ export class Instances implements LocalInstances {
     await this.containers.runtime?.takeBack()
     this.programGuard.resume()
     if (this.#adopted !== undefined) await this.#work(this.#adopted.config)
-    this.#mayAssign.resolve()
+    this.#mayAssign()
+  }
+
+  #mayAssign(): void {
+    this.#waiting?.resolve()
+    this.#waiting = undefined
   }
 
   // what the data plane asks

@@ -76,10 +76,12 @@ function leasesOf(instances: Instances): UplinkLeases {
  */
 function workerFor(instances: Instances, interests: Pick<Interests, 'wish'>): UplinkWorker {
   return {
-    assign: async (assignment, how) => {
-      await instances.assign(assignment, how)
+    assign: (assignment, how) => {
       const { id, connectivity } = assignment.spec
-      interests.wish([id, ...connectivity].map((named) => (named.split('.').length === 4 ? interestOf(named) : named)))
+      const called = [id, ...connectivity].map((named) => (named.split('.').length === 4 ? interestOf(named) : named))
+      const waiting = instances.assign(assignment, how)
+      if (waiting === undefined) interests.wish(called)
+      else return waiting.then(() => interests.wish(called))
     },
     withdraw: (instance, options) => instances.worker.withdraw(instance, options),
     cancel: (instance, run) => instances.worker.cancel(instance, run),

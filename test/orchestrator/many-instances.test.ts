@@ -1,6 +1,8 @@
 import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
+import { wireOutcomes } from '../../src/orchestrator/link/outcomes.ts'
+import { MeshError } from '../../src/core/errors.ts'
 import { refusalOf } from '../../src/orchestrator/worker/refusal.ts'
 import type { Slot } from '../../src/orchestrator/worker/slot.ts'
 import { Slots } from '../../src/orchestrator/worker/slots.ts'
@@ -50,6 +52,25 @@ t.test('what all of them take is added up', async (t) => {
   const recorded = () => [{ ...assignmentOf({}, 1), spec: older as Assignment['spec'] }]
   t.match(refusal(assignmentOf({ memory: 1 }), recorded), /too little memoryMb free: 0 of 1024/, 'an older record')
   t.match(refusal(assignmentOf({ memory: 26 }), others({ memory: 333 }, 3)), /too little memoryMb free: 25 of 1024/)
+})
+
+t.test('many that arrive in one message are placed in many turns', async (t) => {
+  let turns = 0
+  const count = () => void (turns++, (turning = setImmediate(count)))
+  let turning = setImmediate(count)
+  const placed: number[] = []
+  const outcomes = await wireOutcomes(
+    Array.from({ length: 60 }, (_, i) => i),
+    async (i) => {
+      for (const until = performance.now() + 1; performance.now() < until; ); // as long as one takes where there is much to look at
+      if (i === 30) throw new MeshError('UNPLACEABLE', { reason: 'full' })
+      placed.push(i)
+    },
+  )
+  clearImmediate(turning)
+  t.ok(turns > 3, `${turns} turns`)
+  t.equal(placed.length, 59)
+  t.same(outcomes[30], { error: { code: 'UNPLACEABLE', details: { reason: 'full' } } })
 })
 
 t.test('which services are on a node', async (t) => {
