@@ -1,5 +1,6 @@
 import { interestOf } from '../core/model/ids.ts'
-import { Uplink, type UplinkLeases, type UplinkOptions, type UplinkWorker } from '../orchestrator/worker/uplink.ts'
+import type { UplinkLeases } from '../orchestrator/worker/lease-renewals.ts'
+import { Uplink, type UplinkOptions, type UplinkWorker } from '../orchestrator/worker/uplink.ts'
 import type { Interests } from '../core/table/interests.ts'
 import type { AgentContext } from './context.ts'
 import type { TableSync } from './table-sync.ts'

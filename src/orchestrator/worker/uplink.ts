@@ -5,7 +5,6 @@ import { renewBy } from '../../core/identity/grace.ts'
 import type { RenewOptions } from '../../core/identity/renewal.ts'
 import { clientOptions, verifyServer } from '../../core/identity/tls.ts'
 import { systemClock, type Clock } from '../../core/kit/clock.ts'
-import { inSlices } from '../../core/kit/slices.ts'
 import { Lifetime } from '../../core/kit/lifetime.ts'
 import type { Log } from '../../core/kit/log.ts'
 import { dialText } from '../../core/kit/websocket.ts'
@@ -14,23 +13,21 @@ import type { FeedMessage, ResumePoint, ServiceEntry } from '../../core/model/ch
 import type { InstanceId, InterestKey } from '../../core/model/ids.ts'
 import type { VipIndex } from '../../core/model/service.ts'
 import { DialledLink } from '../link/dialled-link.ts'
-import type { Link, LinkSides } from '../link/link.ts'
+import type { Link } from '../link/link.ts'
 import { BATCH } from '../link/messages/protocol.ts'
 import { clusterToNode, nodeToCluster } from '../link/messages/node-cluster.ts'
 import type { LinkOfNode } from '../link/messages/both.ts'
-import { wireOutcomes } from '../link/outcomes.ts'
 import { PROCESS_ID } from '../link/peer-links.ts'
 import { takeRevocations } from '../link/take-revocations.ts'
 import type { Assignment, InstanceReport, NodeFacts, Replacement, RunKey, SecretValue } from '../spec.ts'
 import { FeedStream } from './feed-stream.ts'
-import { ExecStreams, type ExecSource, type Printed } from './exec-streams.ts'
+import { ExecStreams, type ExecSource } from './exec-streams.ts'
+import { LeaseRenewals, type UplinkLeases } from './lease-renewals.ts'
 import { LogStreams, type LogSource } from './log-streams.ts'
 import type { NodeVolumes } from './node-volumes.ts'
+import { uplinkMessages } from './uplink-messages.ts'
 import type { InstanceUsage } from './usage.ts'
 import { keepRenewed } from '../../core/identity/keep-renewed.ts'
-
-/** As the link carries. */
-const MOST_VOLUMES = 10_000
 
 /** The worker, as the link needs it. */
 export interface UplinkWorker extends LogSource, ExecSource {
@@ -46,14 +43,6 @@ export interface UplinkWorker extends LogSource, ExecSource {
   /** What the instances use now. */
   usage(signal: AbortSignal): Promise<InstanceUsage[]>
   readonly volumes: Pick<NodeVolumes, 'list' | 'remove'>
-}
-
-/** What may run only while the cluster answers (worker/leases.ts). */
-export interface UplinkLeases {
-  /** Seconds; `undefined`: nothing needs one. */
-  readonly shortest: number | undefined
-  now(): number
-  renewed(sentAt: number): void
 }
 
 /** An identity that renews itself through this link. */
@@ -105,12 +94,10 @@ export class Uplink implements AsyncDisposable {
   readonly #log: Log
   readonly #clock: Clock
   readonly #streams = new Set<FeedStream>()
-  readonly #logs: LogStreams
-  readonly #execs: ExecStreams
   readonly #pending = new Map<InstanceId, InstanceReport>()
   readonly #link: Up
   #tried = 0
-  #cancelLease = () => undefined as void
+  readonly #leases: LeaseRenewals
 
   private constructor(life: Lifetime, options: UplinkOptions, log: Log, metrics: Metrics) {
     const { identity, worker, onRelays, onRefusal, clock = systemClock, limitMs, random } = options
@@ -118,8 +105,10 @@ export class Uplink implements AsyncDisposable {
     this.#life = life
     this.#log = log.child({ part: 'uplink' })
     this.#clock = clock
-    this.#logs = life.use(new LogStreams(worker, clock))
-    this.#execs = life.use(new ExecStreams(worker, clock))
+    const logs = life.use(new LogStreams(worker, clock))
+    const execs = life.use(new ExecStreams(worker, clock))
+    const ask = () => this.#link.request('lease.renew', {})
+    this.#leases = life.use(new LeaseRenewals({ leases: options.leases, ask, clock, log: this.#log }))
     if (identity.principal.role !== 'node') throw new Error('an uplink belongs to a node')
     const { mesh, cluster } = identity.principal
     const expected = (principal: Principal) =>
@@ -132,12 +121,21 @@ export class Uplink implements AsyncDisposable {
           const dial = { tls, verify: verifyServer(expected, identity.revocations), egress: options.egress }
           return dialText(`${url.replace(/^http/, 'ws')}/link`, dial, signal)
         },
-        sides: this.#messages(options),
+        sides: uplinkMessages({
+          options,
+          logs,
+          execs,
+          onChanges: (changes) => {
+            for (const stream of this.#streams) stream.push(changes)
+          },
+          onAssigned: () => this.#leases.renewSoon(),
+          log: this.#log,
+        }),
         onUp: async (link) => {
           this.#pending.clear() // hello tells everything
           const { instances, revocations, relays } = await this.#hello(link)
           worker.keepOnly(instances)
-          this.#renewLeases()
+          this.#leases.renew()
           takeRevocations(revocations, { identity, log: this.#log })
           onRelays?.(relays)
           setImmediate(() => {
@@ -152,74 +150,7 @@ export class Uplink implements AsyncDisposable {
       { tier: 'cluster', peer: cluster, clock, log: this.#log, metrics, isAtRest: options.isAtRest },
     )
     life.use(this.#link)
-    life.defer(() => this.#cancelLease())
     life.defer(identity.onRenewed(() => this.#link.notify('trust', { trust: identity.trust })))
-  }
-
-  /** What goes over the link in both directions, and who handles what comes from the cluster. */
-  #messages({
-    identity,
-    worker,
-    facts,
-    onRelays,
-    onWish,
-  }: UplinkOptions): LinkSides<typeof nodeToCluster, typeof clusterToNode> {
-    return {
-      sends: nodeToCluster,
-      receives: clusterToNode,
-      onRequest: {
-        assign: async ({ assignment, replacement }) => {
-          await worker.assign(assignment, replacement)
-          this.#renewLeasesSoon()
-          return {}
-        },
-        'assign.many': async ({ assignments }) => {
-          const assign = async (assignment: Assignment) => worker.assign(assignment, 'stop-first')
-          const outcomes = await wireOutcomes(assignments, assign)
-          this.#renewLeasesSoon()
-          return { outcomes }
-        },
-        'withdraw.many': async ({ instances }) => {
-          const there = await inSlices(instances, (instance) => worker.withdraw(instance))
-          return { ended: instances.filter((_, i) => there[i] === false) }
-        },
-        withdraw: ({ instance, atOnce, run }) => {
-          if (run === undefined)
-            return { ended: !worker.withdraw(instance, atOnce === true ? { drainSeconds: 0 } : {}) }
-          worker.cancel(instance, run)
-          return { ended: false }
-        },
-        'logs.open': (query) => ({ stream: this.#logs.open(query) }),
-        'logs.next': ({ stream }) => this.#logs.next(stream),
-        'exec.open': async (asked) => ({ stream: await this.#execs.open(asked) }),
-        'exec.read': async ({ stream }) => wirePrinted(await this.#execs.read(stream)),
-        'exec.write': async ({ stream, data, isLast }) => ({
-          taken: await this.#execs.write(stream, Buffer.from(data, 'base64'), isLast === true),
-        }),
-        'usage.list': async (_, signal) => ({ usage: await worker.usage(signal) }),
-        'links.list': () => ({ links: this.#options.links?.() ?? [] }),
-        'volumes.list': async (_, signal) => {
-          const volumes = await worker.volumes.list(signal)
-          return { volumes: volumes.slice(0, MOST_VOLUMES).map((each) => ({ node: facts().id, ...each })) }
-        },
-        'volumes.remove': async ({ runtime, name }) => {
-          await worker.volumes.remove(runtime, name)
-          return {}
-        },
-      },
-      onNotification: {
-        changes: ({ epoch, changes }) => {
-          for (const stream of this.#streams) stream.push({ kind: 'changes', epoch, changes })
-        },
-        revocations: ({ list }) => takeRevocations(list, { identity, log: this.#log }),
-        renew: () => identity.renewSoon(),
-        relays: ({ relays }) => onRelays?.(relays),
-        wish: ({ keys }) => onWish?.(keys),
-        duplicate: () => this.#log.error('another process uses the identity of this node'),
-        'logs.close': ({ stream }) => this.#logs.close(stream),
-        'exec.close': ({ stream }) => this.#execs.close(stream),
-      },
-    }
   }
 
   /** Returns at once; the link comes up when it can. */
@@ -345,39 +276,12 @@ export class Uplink implements AsyncDisposable {
     }
   }
 
-  /** What was assigned asks for a lease in its next turn. */
-  #renewLeasesSoon(): void {
-    setImmediate(() => this.#renewLeases())
-  }
-
-  /** Three times within the shortest lease, so that one answer may be lost. */
-  #renewLeases(): void {
-    const { leases } = this.#options
-    const seconds = leases?.shortest
-    this.#cancelLease()
-    if (leases === undefined || seconds === undefined || this.#life.signal.aborted) return
-    this.#cancelLease = this.#clock.after((seconds * 1_000) / 3, () => this.#renewLeases())
-    const sentAt = leases.now()
-    this.#link.request('lease.renew', {}).then(
-      () => leases.renewed(sentAt),
-      (error: unknown) => this.#log.warn('leases of instances not renewed', { error }),
-    )
-  }
-
   #tellReports(): void {
     const reports = [...this.#pending.values()]
     this.#pending.clear()
     for (let start = 0; start < reports.length; start += BATCH) {
       this.#link.notify('reports', { reports: reports.slice(start, start + BATCH) })
     }
-  }
-}
-
-/** Messages are text. */
-function wirePrinted({ printed, exitCode }: { printed: Printed[]; exitCode?: number }) {
-  return {
-    printed: printed.map(({ to, bytes }) => ({ to, data: bytes.toString('base64') })),
-    ...(exitCode === undefined ? {} : { exitCode }),
   }
 }
 
