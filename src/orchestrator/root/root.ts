@@ -1,56 +1,36 @@
-import { join } from 'node:path'
-import Type from 'typebox'
 import { MeshError } from '../../core/errors.ts'
-import { authoritiesAnswer, fingerprints } from '../../core/identity/authorities.ts'
-import { Authority } from '../../core/identity/authority.ts'
-import type { Principal } from '../../core/identity/contract.ts'
-import { provenInGrace } from '../../core/identity/grace.ts'
-import { HeldIdentity } from '../../core/identity/held.ts'
-import { keepRenewed } from '../../core/identity/keep-renewed.ts'
-import { createRequest } from '../../core/identity/keys.ts'
-import { background } from '../../core/kit/background.ts'
-import { systemClock, type Clock } from '../../core/kit/clock.ts'
+import type { Clock } from '../../core/kit/clock.ts'
 import { Lifetime } from '../../core/kit/lifetime.ts'
 import type { Log } from '../../core/kit/log.ts'
 import { WebSocketAcceptor } from '../../core/kit/websocket-acceptor.ts'
 import type { Metrics } from '../../core/metrics.ts'
-import { admit } from '../link/admission.ts'
-import { JoinTokens } from '../link/join-tokens.ts'
-import { type App, LinkServer, reader, type Upgrade } from '../link/link-server.ts'
-import { Csr, Pem } from '../link/schemas.ts'
+import { type App, LinkServer, type Upgrade } from '../link/link-server.ts'
 import { rulesWith } from '../scheduling/schedule.ts'
 import type { Strategies } from '../scheduling/strategies.ts'
 import { openAdmin, refreshAdmin } from './admin.ts'
 import { apiRoutes } from './api.ts'
 import { v1Routes } from './v1/routes.ts'
 import { LiveRows, TICK_MS } from './v1/watch/live-rows.ts'
-import { Events } from './events/events.ts'
 import { ClusterMessages } from './cluster-messages.ts'
-import { ClusterIssuer } from './cluster-issuer.ts'
 import { Clusters } from './clusters.ts'
+import { enrolmentRoutes, refuseReplaced } from './enrolment-routes.ts'
 import { ExecCommands } from './exec-commands.ts'
 import { refuseDuplicateKeys } from './json-body.ts'
 import { LargeSubmissions } from './large-submission.ts'
 import { NodeDirectory } from './node-directory.ts'
 import { pageRoutes } from './page.ts'
 import { admitRequest } from './people/callers.ts'
-import { Audit } from './people/audit.ts'
-import { Oidc, type OidcOptions } from './people/oidc.ts'
-import { LOOK_MS, OpenRequests } from './people/open-requests.ts'
-import { Passwords } from './people/passwords.ts'
-import { People } from './people/people.ts'
+import type { OidcOptions } from './people/oidc.ts'
 import { View } from './people/view.ts'
 import { Reconciler } from './reconciler.ts'
-import { RevocationRegister } from './revocation-register.ts'
-import { RootStore } from './root-store.ts'
+import { openState, type RootState } from './root-state.ts'
+import type { RootStore } from './root-store.ts'
 import { showServices } from './service-metrics.ts'
 import { Rotation } from './rotation.ts'
-import { Secrets } from './secrets.ts'
 import { changeStore, idOf } from './submission.ts'
 import { Links } from './links.ts'
 import { Usages } from './usages.ts'
 import { mendVips } from './vip-requests.ts'
-import { Vips } from './vips.ts'
 
 export interface RootOptions {
   /** The state directory; created when it does not exist. */
@@ -80,14 +60,6 @@ const RETRY_MS = 2_000
 const RETURN_MS = 6_000
 /** How often due jobs are searched for; a run begins up to this late. */
 const DUE_MS = 1_000
-/** Of addresses that have rested, so many are forgotten so often. More at a time holds up what else the root does. */
-const FORGET_MS = 10_000
-const FORGET_VIPS = 1_000
-const readEnrol = reader(
-  Type.Object({ token: Type.String({ maxLength: 4_096 }), csr: Csr }, { additionalProperties: false }),
-)
-const readRenewal = reader(Type.Object({ csr: Csr, chain: Pem }, { additionalProperties: false }))
-
 /**
  * The top tier: it holds the certificate authority of the mesh and what should run, and chooses a cluster for each instance.
  *
@@ -164,71 +136,11 @@ export class Root implements AsyncDisposable {
   }
 }
 
-type State = Awaited<ReturnType<typeof openState>>
 type Scheduling = ReturnType<typeof startScheduling>
-type Running = State & Scheduling & { server: LinkServer }
-
-/** The store, and the authority with the root's own certificate. */
-async function openState(life: Lifetime, options: RootOptions, parentLog: Log, metrics: Metrics) {
-  const {
-    dir,
-    clock = systemClock,
-    version = '0.0.0',
-    vipRestSeconds = 3_600,
-    certificateGraceDays: graceDays,
-    oidc,
-  } = options
-  const log = parentLog.child({ part: 'root' })
-  const store = life.use(RootStore.open(dir))
-  const events = life.use(await Events.open({ dir, clock, log }))
-  const vips = new Vips(store.vips, vipRestSeconds * 1_000, clock)
-  store.database.onRollback(() => vips.reload())
-  const forget = () => store.database.transaction(() => void vips.forgetRested(FORGET_VIPS))
-  life.every(FORGET_MS, async () => forget(), 'addresses of services that are gone')
-  const authority = await Authority.open(join(dir, 'authority'), clock)
-  const identity = await rootIdentity(authority, clock)
-  const renew = (csr: string) => authority.issue(csr, identity.principal)
-  keepRenewed(life, identity, { renew, log, name: 'root certificate renewal' })
-  const { mesh } = authority
-  const people = new People(store, clock)
-  const openRequests = new OpenRequests(people)
-  const audit = new Audit({ kept: store.audit, together: (work) => store.database.transaction(work), clock, log })
-  const loading = background.run('loading the audit log', () => audit.load(life.signal))
-  life.defer(() => loading)
-  life.every(LOOK_MS, async () => openRequests.check(), 'what is open to whoever may no longer')
-  return {
-    store,
-    events,
-    people,
-    passwords: new Passwords(() => clock.now()),
-    oidc: oidc && new Oidc(oidc, { people, store, clock }),
-    audit,
-    openRequests,
-    secrets: new Secrets(dir, store, clock),
-    authority,
-    identity,
-    mesh,
-    vips,
-    joinTokens: new JoinTokens(store.database, {
-      role: 'cluster',
-      fingerprints: () => fingerprints(authority.trusted, authority.ids.signs),
-      clock,
-    }),
-    issuer: new ClusterIssuer(authority, store, clock),
-    revocations: new RevocationRegister({ entries: store.revocations, numbers: store.counters }, authority, {
-      clock,
-      log,
-    }),
-    clock,
-    graceDays,
-    version,
-    log,
-    metrics,
-  }
-}
+type Running = RootState & Scheduling & { server: LinkServer }
 
 /** The clusters, as far as their links are up, and what places instances on them. */
-function startScheduling(life: Lifetime, state: State, options: RootOptions) {
+function startScheduling(life: Lifetime, state: RootState, options: RootOptions) {
   const { dir, clusterLostSeconds = 30, clusterReturnMs: returnMs = RETURN_MS, strategies } = options
   const rules = rulesWith(strategies)
   const { store, clock, log, metrics } = state
@@ -276,7 +188,7 @@ function resumeLarge(large: LargeSubmissions, reconciler: Reconciler, log: Log):
 /** The one port of the root: the API, links of clusters, joining. */
 async function startServer(
   life: Lifetime,
-  parts: State & Scheduling,
+  parts: RootState & Scheduling,
   { listen, publicUrl }: RootOptions,
 ): Promise<LinkServer> {
   const { identity, store, people, clusters, reconciler, log } = parts
@@ -310,7 +222,7 @@ async function startServer(
               { prefix },
             )
           }
-          openRoutes(app, parts)
+          enrolmentRoutes(app, parts)
           pageRoutes(app)
         },
       },
@@ -325,15 +237,6 @@ async function startServer(
   return server
 }
 
-async function rootIdentity(authority: Authority, clock: Clock): Promise<HeldIdentity> {
-  const principal: Principal = { role: 'root', mesh: authority.mesh }
-  const { keyPem, csrPem } = await createRequest(principal)
-  return HeldIdentity.inMemory(
-    { keyPem, chain: await authority.issue(csrPem, principal), ca: authority.trusted },
-    clock,
-  )
-}
-
 function linkUpgrade(clusters: Clusters, store: RootStore): Upgrade {
   const webSockets = new WebSocketAcceptor()
   return (request, socket, head, { principal, enrolment }) => {
@@ -343,67 +246,4 @@ function linkUpgrade(clusters: Clusters, store: RootStore): Upgrade {
     refuseReplaced(cluster, enrolment, store)
     webSockets.acceptText({ request, socket, head, peer: cluster }, (channel) => clusters.accept(cluster, channel))
   }
-}
-
-/** A name belongs to the cluster that joined under it last; certificates of an earlier enrolment can no longer open a link. */
-function refuseReplaced(cluster: string, enrolment: string, store: RootStore): void {
-  const record = store.clusters.get(cluster)
-  if (record === undefined) throw new MeshError('CLUSTER_UNKNOWN', { cluster })
-  if (record.enrolment !== enrolment)
-    throw new MeshError('FORBIDDEN', { cluster, reason: 'another cluster has joined under this name since' })
-}
-
-/** If two clusters join under one name at the same time, the first wins. For this long the name stays its own, even without a link. */
-const JUST_JOINED_MS = 30_000
-
-function refuseIfTaken(cluster: string, { clusters, store, clock }: State & Scheduling): void {
-  const refuse = (reason: string) => {
-    throw new MeshError('TOKEN_REFUSED', {
-      cluster,
-      reason,
-      remedy: 'Create a token for another name with --cluster NAME.',
-    })
-  }
-  if (clusters.linked(cluster) !== undefined) refuse('a cluster of this name is connected')
-  const joinedAt = store.clusters.get(cluster)?.enrolledAt ?? -Infinity
-  if (Math.abs(clock.wall() - joinedAt) < JUST_JOINED_MS) refuse('another cluster has just joined under this name')
-}
-
-/** The routes that need no credentials: health, the mesh's authority, renewal and joining, which bring their own proof. */
-function openRoutes(app: App, parts: State & Scheduling): void {
-  const { authority, identity, issuer, store, joinTokens, clock, graceDays } = parts
-  const open = { config: { open: true } } as const
-  app.get('/healthz', open, () => ({ status: 'ok' }))
-  app.get('/ca', open, () => ({
-    mesh: authority.mesh,
-    ...authoritiesAnswer(authority.trusted, authority.ids.signs),
-  }))
-  app.post('/renew', { ...open, bodyLimit: 65_536 }, async ({ body, raw }) => {
-    const { csr, chain } = readRenewal(body)
-    const grace = { now: clock.wall(), ...(graceDays === undefined ? {} : { graceDays }) }
-    const { principal, enrolment } = provenInGrace(raw.socket, chain, identity, grace)
-    if (principal.role !== 'cluster')
-      throw new MeshError('FORBIDDEN', { reason: 'the root issues certificates to clusters' })
-    refuseReplaced(principal.cluster, enrolment, store)
-    return { chain: await issuer.renew(principal.cluster, csr) }
-  })
-  app.post('/enrol', { ...open, bodyLimit: 16_384 }, async ({ body }) => {
-    const { token, csr } = readEnrol(body)
-    const {
-      subject: name,
-      chain,
-      isNew,
-    } = await admit(
-      joinTokens,
-      { token, request: csr },
-      {
-        refuseIfTaken: (cluster) => refuseIfTaken(cluster, parts),
-        enrolmentOf: (cluster) => store.clusters.get(cluster)?.enrolment,
-        sign: (cluster, enrolment) => issuer.issue(cluster, csr, enrolment),
-        record: (cluster, enrolment, chain) => issuer.enrolled(cluster, enrolment, chain),
-      },
-    )
-    if (!isNew) issuer.renewed(name, chain)
-    return { chain, ca: authority.ca, name }
-  })
 }
