@@ -36,6 +36,7 @@ import { portsOfNode } from '../../src/orchestrator/scheduling/candidate.ts'
 import { statOf } from '../../src/orchestrator/worker/process-group.ts'
 import { ManualClock } from '../support/manual-clock.ts'
 import type { Ended, Running, Runtime } from '../../src/orchestrator/worker/runtime.ts'
+import { until } from '../support/until.ts'
 import { assignmentOf, factsOf } from './specs.ts'
 import { freshDir, nodeWith } from './worker-node.ts'
 
@@ -900,3 +901,51 @@ t.test('what is withdrawn before its agent could take it over ends when the engi
   await third.becomes('stopped')
   t.equal(stopped.length, 1, 'it has ended, and not only been forgotten')
 })
+
+t.test(
+  'an agent that ends while an instance is being stopped does not wait for that; the next agent stops it',
+  async (t) => {
+    const dir = freshDir()
+    const assignment = assignmentOf({ runtime: 'docker', code: 'shop:1', port: '' })
+    let isStuck = true
+    let asked = 0
+    /** As a container is: once it is let go, nobody here sees its end. */
+    const running = (): Running => {
+      const over = Promise.withResolvers<Ended>()
+      return {
+        endpoints: {},
+        isWhole: true,
+        pids: () => [],
+        ended: over.promise,
+        stop: async () => {
+          asked++
+          if (!isStuck) over.resolve({ detail: 'stopped' })
+          await over.promise
+        },
+        kill: () => undefined,
+        letGo: () => undefined,
+      }
+    }
+    const runtime: Runtime = {
+      name: 'docker',
+      launch: async ({ onTrace }) => {
+        onTrace({ run: 'r', container: 'c' })
+        return running()
+      },
+      adopt: async () => running(),
+    }
+    const config = { runtimes: [runtime], facts: factsOf({ runtimes: ['docker'] }), keepOnClose: true }
+    const first = await nodeWith(config, dir)
+    first.worker.assign(assignment)
+    await first.becomes('running')
+    first.worker.withdraw(assignment.instance, { drainSeconds: 0 })
+    await until(() => asked === 1, 'it is being stopped')
+    await first.worker.close()
+    t.equal(first.worker.reports()[0]?.state, 'stopping', 'it is not said to have ended')
+    isStuck = false
+    await using second = await nodeWith(config, dir)
+    second.worker.keepOnly([])
+    await until(() => second.worker.reports().length === 0, 'it is gone')
+    t.equal(asked, 2)
+  },
+)

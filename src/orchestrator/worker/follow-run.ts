@@ -18,6 +18,8 @@ export interface FollowedRun {
   onVerdict: (isReady: boolean, reason: string | undefined) => void
   clock: Clock
   timings: Timings
+  /** Aborted when the next agent looks after it: its end is not waited for then. */
+  letGo: AbortSignal
 }
 
 /** `ranWell`: for so long that what it does next is not held against it. */
@@ -32,7 +34,7 @@ export interface RunEnd {
  *     ready? ─▶ onVerdict        alive? ─▶ hung ─┐        deadline ─▶ overdue ─┴─▶ stopped
  */
 export async function followRun(run: FollowedRun, signal: AbortSignal): Promise<RunEnd | undefined> {
-  const { running, now, clock, timings } = run
+  const { running, now, clock, timings, letGo } = run
   const { endpoints } = running
   const startedAt = clock.now()
   let goodUntil: number | undefined = startedAt // `undefined`: it is good
@@ -54,7 +56,7 @@ export async function followRun(run: FollowedRun, signal: AbortSignal): Promise<
   const ended = await orAborted(Promise.race(ends), signal)
   watching.abort()
   await watch
-  if (ended?.isHung === true || ended?.isOverdue === true) await running.stop(timings.graceMs)
+  if (ended?.isHung === true || ended?.isOverdue === true) await orAborted(running.stop(timings.graceMs), letGo)
   if (ended === undefined) return undefined
   const wasGoodUntil = ended.isHung === true ? (goodUntil ?? clock.now()) : clock.now()
   return { ended, ranWell: wasGoodUntil - startedAt >= timings.steadyMs }

@@ -37,6 +37,8 @@ export class InstanceSupervisor {
   readonly #leave = new AbortController()
   /** Aborted when the agent ends: what an earlier one left and cannot be reached now is the next one's to end. */
   readonly #agentEnds = new AbortController()
+  /** Aborted when it is let go: from then on its end is not seen here, and not waited for. */
+  readonly #letGo = new AbortController()
   #drainUntil = Infinity
   #lingerUntil = -Infinity
   /** Of a job that has been started. */
@@ -162,6 +164,7 @@ export class InstanceSupervisor {
   letGo(): void {
     this.#running?.letGo() // first: it may have something to write down
     this.#standing.letGo()
+    this.#letGo.abort()
     this.#agentEnds.abort()
     this.#leave.abort()
   }
@@ -270,6 +273,7 @@ export class InstanceSupervisor {
         },
         clock,
         timings,
+        letGo: this.#letGo.signal,
       },
       this.#leave.signal,
     )
@@ -319,7 +323,8 @@ export class InstanceSupervisor {
     const isDrained = () => standing.isLetGo || hasEnded || clock.now() >= this.#drainUntil || isIdle()
     while (!isDrained()) await clock.sleep(DRAIN_CHECK_MS)
     if (standing.isLetGo) return running.letGo()
-    await running.stop(timings.graceMs)
+    await orAborted(running.stop(timings.graceMs), this.#letGo.signal)
+    if (standing.isLetGo && !hasEnded) return // the next agent stops it
     output.note('stopped')
     this.#runs(undefined)
     standing.saveRun({ trace: undefined })
