@@ -138,3 +138,32 @@ t.test('a long list is gone through in slices, in order', async (t) => {
   )
   t.ok((seenAt[0] ?? 20) < 20, 'something else had its turn before the end')
 })
+
+t.test(
+  'what the steps of a slice cause in the same turn makes the next slices shorter, and longer again',
+  async (t) => {
+    let now = 0
+    let caused = 9
+    const sizes = [0]
+    const slices = new Slices(() => now)
+    for (let i = 0; i < 200; i++) {
+      if (slices.isOver) {
+        if (sizes.length === 8) caused = 0
+        sizes.push(0)
+        await slices.next()
+      }
+      now += 1
+      sizes[sizes.length - 1]! += 1
+      void Promise.resolve().then(() => (now += caused)) // goes on when the slice is over
+    }
+    t.equal(sizes[0], 8, 'before anything is known of it')
+    t.ok(
+      sizes.slice(3, 8).every((size) => size === 1),
+      `ten times as much as it takes itself: ${sizes.join(', ')}`,
+    )
+    t.ok(
+      sizes.slice(12, -1).every((size) => size === 8),
+      `nothing more: ${sizes.join(', ')}`,
+    )
+  },
+)

@@ -1,24 +1,39 @@
 /** A turn of the event loop may do so much of a long piece of work: what else waits is not held up longer. */
 const SLICE_MS = 8
+/** Of work that causes more in the same turn. Smaller takes more turns, larger makes turns long where it causes very much. */
+const LEAST_MS = 0.5
 
-/** Cuts a loop into slices: `if (slices.isOver) await slices.next()` after each step. */
+/**
+ * Cuts a loop into slices: `if (slices.isOver) await slices.next()` after each step. What the steps of a slice have caused (promises that go
+ * on) counts too: it is measured, and the next slice is shorter where that was much.
+ */
 export class Slices {
   readonly #now: () => number
-  #until: number
+  #lengthMs = SLICE_MS
+  #startedAt: number
 
   constructor(now: () => number = () => performance.now()) {
     this.#now = now
-    this.#until = now() + SLICE_MS
+    this.#startedAt = now()
   }
 
   get isOver(): boolean {
-    return this.#now() >= this.#until
+    return this.#now() >= this.#startedAt + this.#lengthMs
   }
 
   /** Resolves in a later turn, when timers and what has arrived have had theirs. */
   async next(): Promise<void> {
-    await new Promise<void>((resolve) => void setImmediate(resolve))
-    this.#until = this.#now() + SLICE_MS
+    await new Promise<void>((resolve) => {
+      setImmediate(resolve)
+      // runs when the slice that begins now is over, and all that it caused at once
+      setImmediate(() => this.#took(this.#now() - this.#startedAt))
+    })
+    this.#startedAt = this.#now()
+  }
+
+  #took(ms: number): void {
+    const next = ms <= 0 ? SLICE_MS : (this.#lengthMs * SLICE_MS) / ms
+    this.#lengthMs = Math.min(SLICE_MS, Math.max(LEAST_MS, next))
   }
 }
 
