@@ -11,6 +11,7 @@ import { Engine, lackingEngine } from '../docker-engine.ts'
 import { run, text } from '../../src/lab/program.ts'
 import { freePort } from '../../src/lab/system-tools.ts'
 import { explain } from '../../src/core/errors.ts'
+import { defaults } from '../../src/config/defaults.ts'
 import { silentLog } from '../../src/core/kit/log.ts'
 import { DockerRuntime } from '../../src/orchestrator/worker/docker/docker-runtime.ts'
 import { PulledImages } from '../../src/orchestrator/worker/docker/pulled-images.ts'
@@ -21,6 +22,7 @@ import { SecretFiles } from '../../src/orchestrator/worker/secret-files.ts'
 import type { Running, Trace } from '../../src/orchestrator/worker/runtime.ts'
 import { wholeMesh, type Mesh } from '../walks/mesh.ts'
 import { forgeries } from './container-forgeries.ts'
+import { LISTED_PORT, machineOutside, namesOutside, OTHER_PORT, OUTSIDE, THIS_MACHINE } from './container-outside.ts'
 import { assignmentOf, factsOf } from './specs.ts'
 import { nodeWith } from './worker-node.ts'
 import '../support/no-orphans.ts'
@@ -334,6 +336,15 @@ function withEngine(engine: Engine): void {
   })
 }
 
+/** `agent.containers`, but for the engine. */
+const OFFERED = {
+  privileged: false,
+  subnet: 'auto',
+  ipv6: 'auto' as const,
+  keepImagesHours: 24,
+  hostPorts: '1024-65535',
+  hostPaths: [],
+}
 const NAME = 'shop.acme.cart.prod.any.closest.local'
 /** Until it is told to end: process 1 has no other way to hear of that. */
 const STAY = 'trap exit TERM; /busybox sleep 600 & wait'
@@ -352,15 +363,7 @@ const NAMES = `require('dgram').createSocket('udp4').on('message', function (m, 
 }).bind(process.env.PORT, process.env.HOST)`
 
 t.test('unmodified images call by name, and are called under their own', { skip }, async (t) => {
-  const containers = {
-    engine: engine?.path ?? '',
-    privileged: false,
-    subnet: 'auto',
-    ipv6: 'auto' as const,
-    keepImagesHours: 24,
-    hostPorts: '1024-65535',
-    hostPaths: [],
-  }
+  const containers = { ...OFFERED, engine: engine?.path ?? '' }
   const config = { mode: 'host', containers, keepInstances: true, instanceUsers: 'agent' } as const
   await using mesh = await wholeMesh(['n1'], config)
   const hostPort = await freePort()
@@ -486,3 +489,53 @@ async function restartedEngine(t: Test, engine: Engine, mesh: Mesh): Promise<voi
   t.equal(await running(), containers, 'all of them run on')
   t.same(await mesh.control.instances(), before, 'none counts as ended or lost')
 }
+
+t.test('a container that may call some names calls those, and nothing else', { skip }, async (t) => {
+  await using names = await namesOutside()
+  await using _web = await machineOutside()
+  const containers = { ...OFFERED, engine: engine?.path ?? '' }
+  const resolver = { ...defaults('n1').agent.resolver, upstreams: [names.address] }
+  const config = { mode: 'host', containers, resolver, keepInstances: true, instanceUsers: 'agent' } as const
+  await using mesh = await wholeMesh(['n1'], config)
+  const egress = ['api', 'machine'].map((name) => `${name}.example.com:${LISTED_PORT}`)
+  const service = (name: string, more: object) => ({
+    microservice_name: name,
+    microservice_namespace: 'prod',
+    runtime: 'docker',
+    code: IMAGE,
+    cmd: ['sh', '-c', STAY],
+    ...more,
+  })
+  await mesh.apply([service('free', {}), service('listed', { egress }), service('none', { egress: 'none' })], 3)
+  const list = async () => (await text(['docker', 'ps', '--format', '{{.Names}}'])).trim().split('\n').toSorted()
+  const [free = '', listed = '', none = ''] = await list()
+  const call = async (container: string, host: string, port = LISTED_PORT) => {
+    const wget = ['timeout', '5', '/busybox', 'wget', '-q', '-O', '-', `http://${host}:${port}/`]
+    const { stdout, stderr } = await run(['docker', 'exec', container, '/busybox', ...wget])
+    return stdout === '' ? stderr.trim() : stdout
+  }
+
+  t.equal(await call(free, 'other.example.com'), 'outside', 'who may call everything does, by name')
+  t.match(await call(listed, OUTSIDE), /refused/, 'before it has asked for the name')
+  t.match(await call(listed, 'other.example.com'), /refused/, 'another name of the same address opens nothing')
+  t.match(await call(none, 'api.example.com'), /refused/, 'nor does the name, for one that does not list it')
+  t.match(await call(listed, OUTSIDE), /refused/, 'and what another has asked for is not open for this one')
+  t.equal(await call(listed, 'api.example.com'), 'outside', 'a name that it lists')
+  t.equal(await call(listed, OUTSIDE), 'outside', 'whose address is open from then on')
+  t.match(await call(listed, 'api.example.com', OTHER_PORT), /refused/, 'at the listed port alone')
+
+  await text(['ip', 'address', 'replace', `${THIS_MACHINE}/32`, 'dev', 'lo'])
+  const server = createServer((_, response) => response.end('the machine')).listen(LISTED_PORT, THIS_MACHINE)
+  await once(server, 'listening')
+  t.equal(await call(free, 'machine.example.com'), 'the machine', 'a name of this machine')
+  t.match(await call(listed, 'machine.example.com'), /refused/, 'does not open it')
+  await new Promise((resolve) => server.close(resolve))
+
+  await mesh.stop('n1')
+  await mesh.start('n1', config)
+  t.match(await call(listed, OUTSIDE), /refused/, 'the next agent does not know what the last one was asked')
+  await until(async () => (await call(listed, 'api.example.com')) === 'outside')
+  t.pass('the name is asked for again')
+  await mesh.control.api.call('DELETE', '/apps/shop.acme')
+  await until(async () => (await list()).join() === '')
+})
