@@ -1,6 +1,7 @@
 import { interestOf } from '../core/model/ids.ts'
 import type { UplinkLeases } from '../orchestrator/worker/lease-renewals.ts'
-import { Uplink, type UplinkOptions, type UplinkWorker } from '../orchestrator/worker/uplink.ts'
+import { Uplink } from '../orchestrator/worker/uplink.ts'
+import type { UplinkOptions, UplinkWorker } from '../orchestrator/worker/uplink-options.ts'
 import type { Interests } from '../core/table/interests.ts'
 import type { AgentContext } from './context.ts'
 import type { TableSync } from './table-sync.ts'

@@ -1,3 +1,4 @@
+import { until } from '../support/until.ts'
 import { spawn } from 'node:child_process'
 import { readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -126,7 +127,7 @@ async function programsEnd(t: Test, { build }: Bench): Promise<void> {
     },
   })
   await started.promise
-  t.equal((await sleepers()).length, 1, 'the child of the program runs')
+  await until(async () => (await sleepers()).length === 1, 'the child of the program runs')
   await program.stop()
   t.equal(program.exit, 'code 4', 'a program that is stopped may end in its own way')
   t.same(lines, ['up', 'bye'], 'its lines are heard, the last one too')

@@ -1,12 +1,10 @@
 import { MeshError } from '../../core/errors.ts'
-import type { Clock } from '../../core/kit/clock.ts'
 import { Lifetime } from '../../core/kit/lifetime.ts'
 import type { Log } from '../../core/kit/log.ts'
 import { WebSocketAcceptor } from '../../core/kit/websocket-acceptor.ts'
 import type { Metrics } from '../../core/metrics.ts'
 import { type App, LinkServer, type Upgrade } from '../link/link-server.ts'
 import { rulesWith } from '../scheduling/schedule.ts'
-import type { Strategies } from '../scheduling/strategies.ts'
 import { openAdmin, refreshAdmin } from './admin.ts'
 import { apiRoutes } from './api.ts'
 import { v1Routes } from './v1/routes.ts'
@@ -20,9 +18,9 @@ import { LargeSubmissions } from './large-submission.ts'
 import { NodeDirectory } from './node-directory.ts'
 import { pageRoutes } from './page.ts'
 import { admitRequest } from './people/callers.ts'
-import type { OidcOptions } from './people/oidc.ts'
 import { View } from './people/view.ts'
 import { Reconciler } from './reconciler.ts'
+import type { RootOptions } from './root-options.ts'
 import { openState, type RootState } from './root-state.ts'
 import type { RootStore } from './root-store.ts'
 import { showServices } from './service-metrics.ts'
@@ -31,28 +29,6 @@ import { changeStore, idOf } from './submission.ts'
 import { Links } from './links.ts'
 import { Usages } from './usages.ts'
 import { mendVips } from './vip-requests.ts'
-
-export interface RootOptions {
-  /** The state directory; created when it does not exist. */
-  dir: string
-  listen: { host: string; port: number }
-  /** The URL at which clusters and people reach it, when that is not the listen address. */
-  publicUrl?: string
-  /** How long a freed VIP is not given to another service. */
-  vipRestSeconds?: number
-  /** When a cluster's link has been down for this long, its instances are placed on other clusters that have room. */
-  clusterLostSeconds?: number
-  /** For this long a request of the API waits for the link of its cluster; 6 s by default. */
-  clusterReturnMs?: number
-  /** For this many days after its expiry a cluster's certificate can still be renewed; 30 by default. */
-  certificateGraceDays?: number
-  /** Strategies beside those that are built in; every cluster needs them too. */
-  strategies?: Strategies
-  /** The identity provider by which people may log in. */
-  oidc?: OidcOptions
-  version?: string
-  clock?: Clock
-}
 
 /** How often a rotation is continued and failed placements are retried, which also happens whenever capacity changes. */
 const RETRY_MS = 2_000

@@ -8,7 +8,7 @@ import { takeRevocations } from '../link/take-revocations.ts'
 import type { Assignment } from '../spec.ts'
 import type { ExecStreams, Printed } from './exec-streams.ts'
 import type { LogStreams } from './log-streams.ts'
-import type { UplinkOptions } from './uplink.ts'
+import type { UplinkOptions } from './uplink-options.ts'
 
 /** As the link carries. */
 const MOST_VOLUMES = 10_000

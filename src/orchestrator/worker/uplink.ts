@@ -1,10 +1,8 @@
-import type { Agent } from 'node:https'
 import { isMeshError, type MeshError } from '../../core/errors.ts'
-import type { Identity, Principal, Trust } from '../../core/identity/contract.ts'
+import type { Principal } from '../../core/identity/contract.ts'
 import { renewBy } from '../../core/identity/grace.ts'
-import type { RenewOptions } from '../../core/identity/renewal.ts'
 import { clientOptions, verifyServer } from '../../core/identity/tls.ts'
-import { systemClock, type Clock } from '../../core/kit/clock.ts'
+import { type Clock, systemClock } from '../../core/kit/clock.ts'
 import { Lifetime } from '../../core/kit/lifetime.ts'
 import type { Log } from '../../core/kit/log.ts'
 import { dialText } from '../../core/kit/websocket.ts'
@@ -16,69 +14,16 @@ import { DialledLink } from '../link/dialled-link.ts'
 import type { Link } from '../link/link.ts'
 import { BATCH } from '../link/messages/protocol.ts'
 import { clusterToNode, nodeToCluster } from '../link/messages/node-cluster.ts'
-import type { LinkOfNode } from '../link/messages/both.ts'
 import { PROCESS_ID } from '../link/peer-links.ts'
 import { takeRevocations } from '../link/take-revocations.ts'
-import type { Assignment, InstanceReport, NodeFacts, Replacement, RunKey, SecretValue } from '../spec.ts'
+import type { InstanceReport, SecretValue } from '../spec.ts'
 import { FeedStream } from './feed-stream.ts'
-import { ExecStreams, type ExecSource } from './exec-streams.ts'
-import { LeaseRenewals, type UplinkLeases } from './lease-renewals.ts'
-import { LogStreams, type LogSource } from './log-streams.ts'
-import type { NodeVolumes } from './node-volumes.ts'
+import { ExecStreams } from './exec-streams.ts'
+import { LeaseRenewals } from './lease-renewals.ts'
+import { LogStreams } from './log-streams.ts'
 import { uplinkMessages } from './uplink-messages.ts'
-import type { InstanceUsage } from './usage.ts'
+import type { UplinkOptions } from './uplink-options.ts'
 import { keepRenewed } from '../../core/identity/keep-renewed.ts'
-
-/** The worker, as the link needs it. */
-export interface UplinkWorker extends LogSource, ExecSource {
-  /** @throws MeshError with `details.reason` when this node cannot take it */
-  assign(assignment: Assignment, how?: Replacement): void | Promise<void>
-  /** False when there is nothing of it here. */
-  withdraw(instance: InstanceId, options?: { drainSeconds?: number }): boolean
-  /** Ends this run of it, if that does not serve yet. */
-  cancel(instance: InstanceId, run: RunKey): void
-  /** Ends everything else. */
-  keepOnly(wanted: Iterable<InstanceId>): void
-  reports(): readonly InstanceReport[]
-  /** What the instances use now. */
-  usage(signal: AbortSignal): Promise<InstanceUsage[]>
-  readonly volumes: Pick<NodeVolumes, 'list' | 'remove'>
-}
-
-/** An identity that renews itself through this link. */
-export interface RenewingIdentity extends Identity {
-  readonly trust: Trust
-  /** The cluster asks for it. */
-  renewSoon(): void
-  renewLoop(options: RenewOptions, signal: AbortSignal): Promise<void>
-}
-
-export interface UplinkOptions {
-  /** `https://host:port` of the cluster; of several, each is tried in turn. */
-  urls: readonly string[]
-  /** The way out, when it is not straight (kit/egress.ts). */
-  egress?: Agent | undefined
-  identity: RenewingIdentity
-  facts: () => NodeFacts
-  worker: UplinkWorker
-  leases?: UplinkLeases
-  /** How this node reaches others now. */
-  links?: () => LinkOfNode[]
-  /** All relays at which this node may listen: at each hello, and when there are others. */
-  onRelays?: (urls: readonly string[]) => void
-  /** The cluster would like to know how far the services under these keys are from here. */
-  onWish?: (keys: readonly InterestKey[]) => void
-  /** Why the cluster refused the last attempt; `undefined` once the link is up. */
-  onRefusal?: (refusal: MeshError | undefined) => void
-  /** Distinguishes this process from another one with a copy of the same state (link/peer-links.ts). */
-  process?: string
-  /** Nothing that depends on this node at once is under way: its heartbeats may be few (link/pace.ts). */
-  isAtRest?: () => boolean
-  /** The longest rest between two tries. */
-  limitMs?: number
-  random?: () => number
-  clock?: Clock
-}
 
 type Up = DialledLink<typeof nodeToCluster, typeof clusterToNode>
 

@@ -11,7 +11,8 @@ import { openMetrics } from '../../../src/core/metrics.ts'
 import type { InstanceState } from '../../../src/core/model/instance.ts'
 import { NOTHING } from '../../../src/orchestrator/scheduling/capacity.ts'
 import type { Assignment, InstanceReport } from '../../../src/orchestrator/spec.ts'
-import { Uplink, type UplinkWorker } from '../../../src/orchestrator/worker/uplink.ts'
+import { Uplink } from '../../../src/orchestrator/worker/uplink.ts'
+import type { UplinkWorker } from '../../../src/orchestrator/worker/uplink-options.ts'
 
 /** From accepted to ready, as of a small program. */
 const START_MS = 20
