@@ -1,11 +1,11 @@
 import { addressToVip, holdsVip, RESOLVER_VIP, vipToIPv4, vipToIPv6, type VipRange } from '../src/core/model/address.ts'
 import type { InterestKey } from '../src/core/model/ids.ts'
 import { printName } from '../src/core/model/name.ts'
-import type { VipIndex } from '../src/core/model/service.ts'
+import type { Service, VipIndex } from '../src/core/model/service.ts'
 import { findName } from '../src/core/table/find-name.ts'
 import type { TableView, Target } from '../src/core/table/view.ts'
 import { CLASS_IN, TYPE } from './numbers.ts'
-import { findService, isAboveNames, portsAt, readReverse, type ServiceLabels } from './names.ts'
+import { findService, servicesBelow, portsAt, readReverse, type ServiceLabels } from './names.ts'
 
 /*
  *                  class, type ─▶ refused
@@ -47,6 +47,8 @@ export interface Answer {
   reason?: string
   /** What the answered name stands for; the client will connect to it. */
   target?: Target
+  /** Services of organisations that it tells of: to who may see none of them it is NXDOMAIN. */
+  tellsOf?: readonly Service[]
 }
 
 export type Decision =
@@ -84,7 +86,9 @@ export function answer(question: Question, table: TableView, settings: AnswerSet
     case 'outside':
       return { kind: 'forward' }
     case 'invalid': {
-      if (labels === undefined && isAboveNames(name.slice(0, -zone.length - 1), table)) return nothingOf({ zone })
+      const below = labels === undefined ? servicesBelow(name.slice(0, -zone.length - 1), table) : 'nothing'
+      if (below === 'any') return nothingOf({ zone })
+      if (below !== 'nothing') return telling(nothingOf({ zone }), below)
       return unknown(name, settings, meant.label === '' ? meant.reason : `${meant.label}: ${meant.reason}`)
     }
     case 'unasked':
@@ -92,9 +96,12 @@ export function answer(question: Question, table: TableView, settings: AnswerSet
     case 'unknown':
       return unknown(name, settings, meant.reason)
     case 'target':
-      return labels === undefined
-        ? targetAnswer({ name, type, zone }, meant.target, settings)
-        : serviceAnswer({ name, type, zone, labels }, meant.target, settings)
+      return telling(
+        labels === undefined
+          ? targetAnswer({ name, type, zone }, meant.target, settings)
+          : serviceAnswer({ name, type, zone, labels }, meant.target, settings),
+        [meant.target.service],
+      )
     default:
       return meant satisfies never
   }
@@ -105,6 +112,11 @@ export function unknown(name: string, settings: AnswerSettings, reason: string):
   const lower = name.toLowerCase()
   const zone = zoneOf(lower, settings.zones) ?? readReverse(lower, settings.range)?.zone
   return { ...nothingOf(zone === undefined ? {} : { zone }), code: 'NXDOMAIN', isLasting: false, reason }
+}
+
+/** With the services that it tells of, where any of them is an organisation’s: then it is not for everybody, and is not kept. */
+function telling(answered: Answer, services: readonly Service[]): Answer {
+  return services.some(({ isOwned }) => isOwned) ? { ...answered, tellsOf: services, isLasting: false } : answered
 }
 
 /** The question that is being answered, in lower case. */
@@ -174,7 +186,8 @@ function reverseAnswer(name: string, type: number, table: TableView, settings: A
   if (vip === RESOLVER_VIP) return found([{ type: 'PTR', name, target: `ns.${mainZone}` }], { name, type, zone })
   const target = table.byVip(vip)
   if (target === undefined) return { kind: 'ask-vip', vip }
-  return found([{ type: 'PTR', name, target: canonicalOf(target, mainZone) }], { name, type, zone })
+  const answered = found([{ type: 'PTR', name, target: canonicalOf(target, mainZone) }], { name, type, zone })
+  return telling(answered, [target.service])
 }
 
 /** The records at a name that were asked for; ANY gets the first (RFC 8482 §4.1). Without any, the answer is NODATA. */

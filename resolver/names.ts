@@ -80,32 +80,37 @@ function zone6Of({ prefix6 }: VipRange): string | undefined {
 }
 
 /**
- * Whether existing names are below this one (`name` comes without its zone). It is then empty, not absent: NXDOMAIN would let a
- * caching resolver deny all names below it (RFC 8020).
+ * Whether existing names are below this one (`name` comes without its zone), and if they are those of organisations alone, of which services:
+ * not everybody may see them. The name is then empty, not absent: NXDOMAIN would let a caching resolver deny all names below it (RFC 8020).
  *
  *     shop.acme.cart.prod.any.rr      above it:  acme.cart.prod.any.rr … any.rr, rr
  *     shop.acme.cart.any.rr                      acme.cart.any.rr …
  *     any.rr.cart.prod.shop.acme                 rr.cart.prod.shop.acme, cart.prod.shop.acme … acme
  */
-export function isAboveNames(name: string, table: TableView): boolean {
+export function servicesBelow(name: string, table: TableView): 'any' | 'nothing' | Service[] {
   const labels = name.split('.')
-  if (labels.length > 5) return false
+  if (labels.length > 5) return 'nothing'
   const policy = policyOf(labels.at(-1) as string)
   const instance = labels.at(-2)
   const endsInChoice = policy !== undefined && (instance === undefined || instanceOf(instance) !== undefined)
-  if (endsInChoice && labels.length <= 2) return true
+  if (endsInChoice && labels.length <= 2) return 'any'
   const forward = endsInChoice ? labels.slice(0, -2).join('.') : undefined
   const startsWithPolicy = policyOf(labels[0] as string) !== undefined
   const backward = startsWithPolicy ? labels.slice(1).join('.') : name
-  for (const { service } of table.services()) {
-    const { app, appNamespace, name: word, namespace } = service
+  const isBelow = ({ id, app, appNamespace, name: word, namespace }: Service): boolean => {
     if (forward !== undefined) {
-      if (isEndOf(forward, service.id) || isEndOf(forward, `${app}.${appNamespace}.${word}`.toLowerCase())) return true
+      if (isEndOf(forward, id) || isEndOf(forward, `${app}.${appNamespace}.${word}`.toLowerCase())) return true
     }
     const reversed = `${word}.${namespace}.${app}.${appNamespace}`.toLowerCase()
-    if (startsWithPolicy ? backward === reversed : isEndOf(backward, reversed)) return true
+    return startsWithPolicy ? backward === reversed : isEndOf(backward, reversed)
   }
-  return false
+  const owned: Service[] = []
+  for (const { service } of table.services()) {
+    if (!isBelow(service)) continue
+    if (service.isOwned !== true) return 'any'
+    owned.push(service)
+  }
+  return owned.length > 0 ? owned : 'nothing'
 }
 
 function isEndOf(end: string, whole: string): boolean {

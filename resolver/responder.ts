@@ -2,6 +2,7 @@ import type { Ends } from '../src/core/kit/local-users.ts'
 import { Lifetime } from '../src/core/kit/lifetime.ts'
 import type { Log } from '../src/core/kit/log.ts'
 import type { Metrics } from '../src/core/metrics.ts'
+import type { Service } from '../src/core/model/service.ts'
 import type { InterestSource, TableView, Target } from '../src/core/table/view.ts'
 import { answer, unknown, type Answer, type AnswerSettings, type Decision } from './answer.ts'
 import { CLASS_IN, CODE, type Code } from './numbers.ts'
@@ -40,6 +41,7 @@ export interface ResponderSettings extends AnswerSettings {
    * it would not, and the name is answered with SERVFAIL.
    */
   prepare?: Prepare
+  maySee?: MaySee
   beforeForwarded?: BeforeForwarded
 }
 
@@ -51,6 +53,9 @@ export type BeforeForwarded = (
   from: Client,
   name: string,
 ) => ((found: readonly { address: string; ttlSeconds: number }[]) => Promise<void>) | undefined
+
+/** Whether who asks may see any of these services of organisations; absent: everybody may. */
+export type MaySee = (from: Client, services: readonly Service[]) => boolean | Promise<boolean>
 
 export type Prepare = (target: Target) => string | undefined | Promise<string | undefined>
 
@@ -119,7 +124,7 @@ export class Responder {
     const asked = { query, limit, transport, from, startedMs: performance.now() }
     try {
       const decision = this.#answer(asked.query)
-      if (decision.kind === 'answer') return this.#prepared(asked, decision, 'table')
+      if (decision.kind === 'answer') return this.#shown(asked, decision, 'table')
       const source = decision.kind === 'forward' ? 'upstream' : 'asked'
       return this.#waiting[source]
         .wait(endsOf(from), (signal) =>
@@ -133,6 +138,21 @@ export class Responder {
 
   #answer(query: Query): Decision {
     return answer(questionOf(query), this.#parts.table, this.#parts.settings)
+  }
+
+  /** To who may not see the services that it tells of, they do not exist. */
+  #shown(asked: Asked, answer: Answer, source: Source): Buffer | Promise<Buffer> {
+    const sees = answer.tellsOf === undefined || this.#parts.settings.maySee?.(asked.from, answer.tellsOf)
+    if (sees === true || sees === undefined) return this.#prepared(asked, answer, source)
+    if (sees === false) return this.#reply(asked, this.#hidden(asked), source)
+    return sees.then(
+      (found) => (found ? this.#prepared(asked, answer, source) : this.#reply(asked, this.#hidden(asked), source)),
+      (error: unknown) => this.#broken(asked, error),
+    )
+  }
+
+  #hidden({ query }: Asked): Answer {
+    return unknown(questionOf(query).name, this.#parts.settings, HIDDEN)
   }
 
   /** At once, unless a listener of the name has to be waited for. */
@@ -167,7 +187,7 @@ export class Responder {
     const decision = this.#answer(asked.query)
     const { name } = questionOf(asked.query)
     const answered = decision.kind === 'answer' ? decision : unknown(name, settings, 'the cluster does not know it')
-    return this.#prepared(asked, answered, 'asked')
+    return this.#shown(asked, answered, 'asked')
   }
 
   async #forward(asked: Asked, signal: AbortSignal): Promise<Buffer> {
@@ -238,6 +258,9 @@ export class Responder {
 
 type Missing = { kind: 'ask'; key: string } | { kind: 'ask-vip'; vip: number }
 
+/** For the log. */
+const HIDDEN =
+  'who asks may not see this service of an organisation: it is in no `allow` (programs of the node are `node`)'
 const TOO_MANY = 'too many questions wait for an answer'
 
 interface Asked {

@@ -7,7 +7,7 @@ import type { Metrics } from '../src/core/metrics.ts'
 import { cidrsOf } from '../src/core/model/address.ts'
 import type { InterestSource, TableView } from '../src/core/table/view.ts'
 import type { AnswerSettings } from './answer.ts'
-import { type BeforeForwarded, type Prepare, Responder } from './responder.ts'
+import { type BeforeForwarded, type MaySee, type Prepare, Responder } from './responder.ts'
 import type { Server } from './resolv-conf.ts'
 import { TcpListener } from './tcp-listener.ts'
 import { UdpListener } from './udp-listener.ts'
@@ -45,6 +45,7 @@ export interface ResolverOptions extends AnswerSettings {
   limits?: ResolverLimits
   /** See ResponderSettings. */
   prepare?: Prepare
+  maySee?: MaySee
   beforeForwarded?: BeforeForwarded
   /** Who may ask; absent: this machine alone. */
   sources?: Pick<LocalSources, 'admits'> & Partial<Pick<LocalSources, 'isHere'>>

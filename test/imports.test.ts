@@ -58,6 +58,7 @@ const ROOMS: readonly Room[] = [
       'proxy/flow/descriptors.ts',
       'proxy/flow/user-limits.ts',
       'proxy/decide/authorise.ts',
+      'proxy/decide/may-see.ts',
       'proxy/socket/reset.ts',
       'proxy/socket/udp-socket.ts',
     ],

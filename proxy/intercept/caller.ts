@@ -86,6 +86,23 @@ export class CallerFinder {
     })
   }
 
+  /** Whether the program at that end may see something; where it is not known who it is, whether all here may. */
+  maySee(end: CallerEnd, sees: (caller: Caller) => boolean): boolean | Promise<boolean> {
+    const { address } = end.protocol === 'tcp' ? end.local : end
+    if (this.#containers.isContainer(address)) {
+      const instance = this.#containers.instanceAt(address)
+      const container = instance === undefined ? undefined : this.#callerOf(instance)
+      return container !== undefined && sees(container)
+    }
+    const isForNode = sees(NODE_CALLER)
+    const here = Array.from(this.#processesOf(), ({ instance }) => this.#callerOf(instance))
+    const isForAll = here.every((caller) => caller === undefined || sees(caller))
+    if (isForNode ? isForAll : !here.some((caller) => caller !== undefined && sees(caller))) return isForNode
+    return this.#find(end).then((owner) =>
+      owner === 'stranger' ? false : owner === 'unclear' ? isForNode && isForAll : sees(owner),
+    )
+  }
+
   /** One that no instance has belongs to what is left of one that ends, or to a container that somebody put there. */
   #container(address: string): Caller | Promise<undefined> {
     const instance = this.#containers.instanceAt(address)

@@ -173,7 +173,7 @@ class ProxyClients {
         return reply.failed('NOT_ALLOWED', 'egress: the caller may not call servers of this machine')
       return carryOnThisMachine(socket, { host, port, reply, ...this.#parts })
     }
-    const found = await targetOf(host, port, this.#parts)
+    const found = await targetOf(host, port, this.#parts, 'tcp', caller)
     if (found.kind === 'refused') {
       this.#parts.log.info('flow refused', { mode, name: host, port, reason: found.reason })
       return reply.failed(found.code, found.reason)

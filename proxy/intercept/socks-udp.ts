@@ -134,7 +134,7 @@ class Association {
   }
 
   async #wish(host: string, port: number): Promise<DatagramIntent> {
-    const found = await targetOf(host, port, this.#parts, 'udp')
+    const found = await targetOf(host, port, this.#parts, 'udp', this.#caller)
     if (found.kind === 'refused') return { kind: 'refused', name: host, reason: found.reason }
     return { kind: 'target', target: found.target, caller: this.#caller }
   }

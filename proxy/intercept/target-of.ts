@@ -1,8 +1,12 @@
 import { isIP } from 'node:net'
 import { explain, type ErrorCode } from '../../src/core/errors.ts'
 import { addressToVip, type VipRange } from '../../src/core/model/address.ts'
+import type { Service } from '../../src/core/model/service.ts'
+import { noSuchService } from '../../src/core/table/keys.ts'
 import { findNameOrAsk } from '../../src/core/table/find-name.ts'
 import type { InterestSource, TableView, Target } from '../../src/core/table/view.ts'
+import { maySee } from '../decide/may-see.ts'
+import type { Caller } from '../flow/flow.ts'
 
 /** What the proxies need to find out what a name means. */
 export interface Naming {
@@ -21,10 +25,13 @@ export async function targetOf(
   port: number,
   naming: Naming,
   protocol: 'tcp' | 'udp' = 'tcp',
+  caller?: Caller,
 ): Promise<TargetFound> {
-  const found = await (isIP(host) === 0 ? byName(host, naming) : byAddress(host, naming))
+  const isName = isIP(host) === 0
+  const found = await (isName ? byName(host, naming, caller) : byAddress(host, naming))
   if (found.kind === 'refused') return found
   const { service } = found.target
+  if (isHidden(service, caller, naming)) return isName ? unknownService(service) : unknownAddress(host)
   if (service.ports.some((served) => served.port === port && served.protocol === protocol)) return found
   const ports = service.ports.map(({ port, protocol }) => `${port}/${protocol}`).join(', ')
   return refused(
@@ -33,11 +40,15 @@ export async function targetOf(
   )
 }
 
-async function byName(host: string, naming: Naming): Promise<TargetFound> {
+async function byName(host: string, naming: Naming, caller: Caller | undefined): Promise<TargetFound> {
   try {
     const found = await findNameOrAsk(host, naming)
     if (found.kind === 'target') return found
-    if (found.kind === 'unknown') return refused('SERVICE_UNKNOWN', found.reason)
+    if (found.kind === 'unknown') {
+      const { hinted = [] } = found
+      const hidden = hinted.find((service) => isHidden(service, caller, naming))
+      return hidden === undefined ? refused('SERVICE_UNKNOWN', found.reason) : unknownService(hidden)
+    }
     if (found.kind === 'invalid') return refused('NAME_INVALID', `${found.label}: ${found.reason}`)
     return refused('NOT_ALLOWED', `${host} is not a name of the mesh (${naming.zones.join(', ')})`)
   } catch (error) {
@@ -53,9 +64,21 @@ async function byAddress(address: string, { table, interests, ranges }: Naming):
     if (failure !== undefined) return refused('LINK_CLOSED', failure)
   }
   const target = table.byVip(vip)
-  return target === undefined
-    ? refused('SERVICE_UNKNOWN', `nothing has the address ${address}`)
-    : { kind: 'target', target }
+  return target === undefined ? unknownAddress(address) : { kind: 'target', target }
+}
+
+/** `caller`: absent where it is the operator who asks. */
+function isHidden(service: Service, caller: Caller | undefined, { table }: Naming): boolean {
+  return caller !== undefined && !maySee(caller, service, table)
+}
+
+/** In the words for one that is not there. */
+function unknownService({ app, appNamespace, name }: Pick<Service, 'app' | 'appNamespace' | 'name'>): TargetFound {
+  return refused('SERVICE_UNKNOWN', noSuchService({ app, appNamespace, service: name }))
+}
+
+function unknownAddress(address: string): TargetFound {
+  return refused('SERVICE_UNKNOWN', `nothing has the address ${address}`)
 }
 
 function refused(code: ErrorCode, reason: string): TargetFound {

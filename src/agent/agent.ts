@@ -18,6 +18,7 @@ import { openContainers } from './containers.ts'
 import type { AgentContext } from './context.ts'
 import { openFastPath, type KernelPath } from './fast-path.ts'
 import {
+  callerFinder,
   interceptVips,
   openFlows,
   prepareGateway,
@@ -35,7 +36,7 @@ import { LocalApi } from './local-api.ts'
 import { followNetwork } from './network.ts'
 import { NodeFactsSource } from './node-facts.ts'
 import { openNodeIdentity, type NodeIdentity } from './node-identity.ts'
-import { beforeForwardedTo, serveNames } from './names.ts'
+import { beforeForwardedTo, maySeeWith, serveNames } from './names.ts'
 import type { AgentParts } from './parts.ts'
 import { Predecessors } from './predecessors.ts'
 import { type Carried, collectAtRest, REST_MS, watchRest } from './rest.ts'
@@ -172,7 +173,8 @@ async function openServing(known: Known, dataPlane: DataPlane): Promise<Serving>
   const facts = new NodeFactsSource(context, connectivity, instances)
   const uplink = await openLink(known, dataPlane, facts)
   if (predecessor !== undefined) await openListeners()
-  const interceptor = await interceptVips(context, identity, { flows, instances, keptVips })
+  const callers = callerFinder(instances)
+  const interceptor = await interceptVips(context, identity, { flows, callers, instances, keptVips })
   await ingress.open()
   relays.relays.listen()
   followNetwork(context, { facts, uplink, connectivity })
@@ -180,7 +182,8 @@ async function openServing(known: Known, dataPlane: DataPlane): Promise<Serving>
   await interceptor.settled() // programs may hold VIPs, and call at once
   const prepare: Parameters<typeof serveNames>[3]['prepare'] = (target) => interceptor.prepare(target)
   const beforeForwarded = beforeForwardedTo(instances)
-  const resolver = await serveNames(context, identity, sync, { ...flows, prepare, beforeForwarded })
+  const maySee = maySeeWith(callers, sync.table)
+  const resolver = await serveNames(context, identity, sync, { ...flows, prepare, maySee, beforeForwarded })
   const carried = carriedBy({ ledger: flows.ledger, inbound })
   life.every(REST_MS, collectAtRest(carried, collectGarbage), 'collection at rest')
   return { uplink, interceptor, prober, resolver }

@@ -239,19 +239,28 @@ export function prepareProxyListeners(
   }
 }
 
+/** Who of this node calls, and who asks for names. */
+export function callerFinder(instances: LocalInstances): CallerFinder {
+  return new CallerFinder(
+    () => instances.processes(),
+    (uid) => instances.isInstanceUser(uid),
+    instances,
+  )
+}
+
 /** The listeners on VIPs. */
 export type VipInterceptor = HostInterceptor | Awaited<ReturnType<typeof LoopbackInterceptor.start>>
 
 export async function interceptVips(
   { life, dir, config, log, clock, predecessor }: AgentContext,
   { vips }: NodeIdentity,
-  { flows: { intercept }, instances, keptVips }: { flows: Flows; instances: LocalInstances; keptVips: KeptVips },
-): Promise<VipInterceptor> {
-  const callers = new CallerFinder(
-    () => instances.processes(),
-    (uid) => instances.isInstanceUser(uid),
+  {
+    flows: { intercept },
+    callers,
     instances,
-  )
+    keptVips,
+  }: { flows: Flows; callers: CallerFinder; instances: LocalInstances; keptVips: KeptVips },
+): Promise<VipInterceptor> {
   const withoutIPv6 = config.mode === 'host' ? whyNoIPv6() : undefined
   if (withoutIPv6 !== undefined) log.warn('host mode without IPv6', { reason: withoutIPv6 })
   const options = {

@@ -1,15 +1,19 @@
 import { Resolver, type ResolverOptions } from '../../resolver/server.ts'
-import { NODE_CALLER } from '../../proxy/flow/flow.ts'
+import { type Caller, NODE_CALLER } from '../../proxy/flow/flow.ts'
+import { maySee } from '../../proxy/decide/may-see.ts'
 import { previewChoice } from '../../proxy/decide/plan.ts'
 import type { OutboundParts } from '../../proxy/outbound/outbound.ts'
-import type { BeforeForwarded, Prepare } from '../../resolver/responder.ts'
+import type { CallerFinder } from '../../proxy/intercept/caller.ts'
+import type { CallerEnd } from '../../proxy/intercept/interceptor.ts'
+import type { BeforeForwarded, MaySee, Prepare } from '../../resolver/responder.ts'
+import type { Client } from '../../resolver/tcp-listener.ts'
 import { join } from 'node:path'
 import { unmapped } from '../core/kit/host-port.ts'
 import { localUsers } from '../core/kit/local-users.ts'
 import { KeptFile } from '../core/kit/kept-file.ts'
 import { isMeshError } from '../core/errors.ts'
 import { RESOLVER_VIP, vipToIPv4 } from '../core/model/address.ts'
-import type { Target } from '../core/table/view.ts'
+import type { TableView, Target } from '../core/table/view.ts'
 import type { Flows } from './flows.ts'
 import type { Instances } from './instances.ts'
 import type { AgentContext } from './context.ts'
@@ -26,8 +30,9 @@ export async function serveNames(
     parts: flowParts,
     intercept,
     prepare,
+    maySee,
     beforeForwarded,
-  }: Pick<Flows, 'parts' | 'intercept'> & { prepare: Prepare; beforeForwarded: BeforeForwarded },
+  }: Pick<Flows, 'parts' | 'intercept'> & { prepare: Prepare; maySee: MaySee; beforeForwarded: BeforeForwarded },
 ): Promise<Resolver> {
   const { resolver, zones } = config
   const { upstreams, ttlSeconds, negativeTtlSeconds } = resolver
@@ -42,6 +47,7 @@ export async function serveNames(
     sources: intercept.sources,
     explainChoice: (target: Target) => describeChoice(target, flowParts),
     prepare,
+    maySee,
     beforeForwarded,
     ...(upstreams.length === 0 ? {} : { upstreams }),
   }
@@ -50,6 +56,25 @@ export async function serveNames(
     Resolver.start({ ...options, listen: { ...listen, port } }, log.child({ part: 'resolver' }), metrics)
   const wanted = resolver.port || predecessor?.resolverPort
   return life.use(await (wanted === undefined ? onStandardPort(start) : start(wanted)))
+}
+
+/** As callers are: by address, user or process. A stub of the machine that asks for others is a program of the node. */
+export function maySeeWith(callers: Pick<CallerFinder, 'maySee'>, table: Pick<TableView, 'entry'>): MaySee {
+  return (from, services) => {
+    const sees = (caller: Caller) => services.some((service) => maySee(caller, service, table))
+    return callers.maySee(endOf(from), sees)
+  }
+}
+
+/** As the program that asks sees it. */
+function endOf({ address, port, connection }: Client): CallerEnd {
+  if (connection === undefined) return { protocol: 'udp', address: unmapped(address), port }
+  const { localAddress = '', localPort = 0, remoteAddress = '', remotePort = 0 } = connection
+  return {
+    protocol: 'tcp',
+    local: { address: unmapped(remoteAddress), port: remotePort },
+    remote: { address: unmapped(localAddress), port: localPort },
+  }
 }
 
 /** Closed instances may call the host names of their documents: by the addresses of the answers to their own questions. */

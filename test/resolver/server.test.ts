@@ -9,7 +9,7 @@ import { vipRange } from '../../src/core/model/address.ts'
 import { freePort } from '../../src/lab/system-tools.ts'
 import { readQuery, stamp } from '../../resolver/wire.ts'
 import { writeAnswer } from '../../resolver/codec.ts'
-import { Resolver } from '../../resolver/server.ts'
+import { Resolver, type ResolverOptions } from '../../resolver/server.ts'
 import { noOtherUsers, silentUser, usersAreKnown } from '../support/other-users.ts'
 import {
   CART,
@@ -751,3 +751,53 @@ async function untilMarker(port: number, packets: readonly Buffer[], marker: Buf
   socket.close()
   return received
 }
+
+t.test('of a service of an organisation, nobody is told who may not see it', async (t) => {
+  const table = new WorldTable([{ ...CART, isOwned: true }, STOCK])
+  const asked: string[] = []
+  let sees: () => boolean | Promise<boolean> = () => false
+  const maySee: ResolverOptions['maySee'] = ({ connection }, services) => {
+    asked.push(`${connection === undefined ? 'udp' : 'tcp'} ${services.map(({ id }) => id).join()}`)
+    return sees()
+  }
+  await using mesh = await world(
+    { maySee, interests: { want: async () => undefined, wantVip: async () => undefined } },
+    table,
+  )
+  const missing = 'shop.acme.nothing.prod.any.rr.local'
+  table.asked.add('shop.acme.nothing')
+  const questions = [
+    { name: cart, type: 'A' },
+    { name: cart, type: 'AAAA' },
+    { name: cart, type: 'TXT' },
+    { name: cart, type: 'MX' },
+    { name: `_http._tcp.${cart}`, type: 'SRV' },
+    { name: `_tcp.${cart}`, type: 'A' },
+    { name: `cart.prod.any.rr.local`, type: 'A' },
+    { name: 'any.rr.cart.prod.shop.acme.local', type: 'A' },
+    { name: '0.1.30.127.in-addr.arpa', type: 'PTR' },
+  ]
+  const plain = ({ name, type }: { name: string; type: string }) => udp(mesh.port, { name, type })
+  const absent = await plain({ name: missing, type: 'A' })
+  for (const question of questions) {
+    const hidden = await plain(question)
+    t.match(said(hidden), { code: 'NXDOMAIN', answers: [] }, `${question.type} ${question.name}: hidden`)
+    t.same(
+      [hidden.flags, hidden.additionals, hidden.authorities?.map(({ type }) => type)],
+      [absent.flags, absent.additionals, absent.authorities?.map(({ type }) => type)],
+      'as what is not there',
+    )
+    t.equal(asked.pop(), `udp ${CART.id}`)
+    sees = () => Promise.resolve(true)
+    t.match(said(await plain(question)), { code: 'NOERROR' }, 'who may see it is told, later')
+    sees = () => true
+    t.match(said(await plain(question)), { code: 'NOERROR' }, 'or at once')
+    sees = () => false
+    t.match(said(await plain(question)), { code: 'NXDOMAIN' }, 'and the answer was kept for nobody else')
+    asked.length = 0
+  }
+  t.match(said(await udp(mesh.port, { name: 'shop.acme.stock.prod.any.rr.local' })), { code: 'NOERROR' })
+  t.same(asked, [], 'of other services nobody is asked about')
+  sees = () => Promise.reject(new Error('a bug'))
+  t.match(said(await plain({ name: cart, type: 'A' })), { code: 'SERVFAIL' })
+})

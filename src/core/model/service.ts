@@ -26,6 +26,8 @@ export interface Service {
   namespace: string
   ports: readonly ServicePort[]
   allow: readonly AllowRule[]
+  /** It belongs to an organisation: who has nothing to do with it does not see it (proxy/decide/may-see.ts); absent: it belongs to none. */
+  isOwned?: true
   /** Which paths its flows may take, beside the rule of each node (path-rule.ts); any when absent. */
   paths?: string
   /** The VIP of each choice: `any.<policy>`, and `<ordinal>.<policy>` of each instance that exists. */

@@ -39,8 +39,8 @@ export function newKey(usedAt: number): KeyState {
  */
 export function meantService(name: ServiceName, services: ReadonlySet<ServiceId>): Meant {
   const key = interestKey(name)
-  const { app, appNamespace, service, serviceNamespace } = name
-  if (services.size === 0) return { kind: 'none', reason: `app ${app}.${appNamespace} has no service ${service}` }
+  const { appNamespace, service, serviceNamespace } = name
+  if (services.size === 0) return { kind: 'none', reason: noSuchService(name) }
   const [only] = services
   if (serviceNamespace === undefined && services.size === 1) return { kind: 'service', id: only as ServiceId }
   const id = `${key}.${serviceNamespace ?? appNamespace}`
@@ -53,6 +53,14 @@ export function meantService(name: ServiceName, services: ReadonlySet<ServiceId>
         ? `several services ${service}, none of them in namespace ${appNamespace}; say which: ${others}`
         : `no service ${service} in namespace ${serviceNamespace}; there is one in ${others}`,
   }
+}
+
+export function noSuchService({
+  app,
+  appNamespace,
+  service,
+}: Pick<ServiceName, 'app' | 'appNamespace' | 'service'>): string {
+  return `app ${app}.${appNamespace} has no service ${service}`
 }
 
 export type Meant = { kind: 'service'; id: ServiceId } | { kind: 'none'; reason: string }

@@ -103,6 +103,7 @@ const savedFile = checkerOf(
               }),
             ),
             allow: Type.Array(text),
+            isOwned: Type.Optional(Type.Literal(true)),
             paths: Type.Optional(text),
             vips: Type.Record(text, Type.Integer({ minimum: 0, maximum: 0xfffff })),
             requested: Type.Optional(Type.Array(Type.Unsafe<ChoiceKey>(text))),

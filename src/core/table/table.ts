@@ -60,11 +60,14 @@ export class Table implements TableView {
     if (state === undefined || !state.isKnown || this.#isStaleEmpty(state)) return { kind: 'unasked', key }
     state.usedAt = this.#clock.now()
     const meant = meantService(name, state.services)
-    if (meant.kind === 'none') return { kind: 'unknown', reason: meant.reason }
+    if (meant.kind === 'none') {
+      const hinted = Array.from(state.services, (id) => (this.#held.get(id) as Held).entry.service)
+      return { kind: 'unknown', reason: meant.reason, hinted }
+    }
     const { entry } = this.#held.get(meant.id) as Held
     const { service } = entry
     const vip = service.vips[choiceKey(name.choice)]
-    if (vip === undefined) return { kind: 'unknown', reason: noSuchChoice(name.choice, entry) }
+    if (vip === undefined) return { kind: 'unknown', reason: noSuchChoice(name.choice, entry), hinted: [service] }
     return { kind: 'target', target: { service, choice: name.choice, vip } }
   }
 

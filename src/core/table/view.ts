@@ -17,8 +17,8 @@ export type Found =
   | { kind: 'target'; target: Target }
   /** The node has not asked its cluster about this yet: `Interests.want(key)`, then look it up again. */
   | { kind: 'unasked'; key: InterestKey }
-  /** Known not to exist; `reason` is for the log and for `trace`. */
-  | { kind: 'unknown'; reason: string }
+  /** Known not to exist; `reason` is for the log and for `trace`. `hinted`: services that it tells of. */
+  | { kind: 'unknown'; reason: string; hinted?: readonly Service[] }
 
 /** What a node knows, as the resolver and the proxy read it. Everything here is synchronous. */
 export interface TableView {

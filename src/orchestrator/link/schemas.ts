@@ -95,6 +95,7 @@ export const ServiceOf = as<Service>(
     namespace: Label,
     ports: many(Type.Object({ port: PortNumber, protocol: Protocol, name: Type.Optional(text(63)) }), 64),
     allow: many(text(300), 256),
+    isOwned: Type.Optional(Type.Literal(true)),
     paths: Type.Optional(text(64)),
     vips: Type.Record(ChoiceKey, Vip),
     requested: Type.Optional(many(ChoiceKey, 20_000)),

@@ -5,7 +5,7 @@ import { interestOf, type InterestKey } from '../../core/model/ids.ts'
 import type { NodeReach } from '../../core/model/node.ts'
 import type { VipIndex } from '../../core/model/service.ts'
 import { servingOf } from './former-place.ts'
-import { allowTold, isToldOf } from './people/admission.ts'
+import { allowTold, isToldOf, organisationOf } from './people/admission.ts'
 import type { RootStore, InstanceRecord, ServiceRecord } from './root-store.ts'
 import type { Vips } from './vips.ts'
 
@@ -14,7 +14,9 @@ export function entriesUnder(key: InterestKey, store: RootStore, vips: Vips): Ke
   const services = store.services.list(`${key}.`).filter(({ id }) => interestOf(id) === key)
   const entries = services.map((service) => {
     const shown = { ...service, spec: { ...service.spec, allow: allowTold(service.spec, store) } }
-    return entryOf(shown, store.instancesOf(service.id), vips.of(service.id))
+    const entry = entryOf(shown, store.instancesOf(service.id), vips.of(service.id))
+    const isOwned = organisationOf(service.spec.appNamespace, store) !== undefined
+    return isOwned ? { ...entry, service: { ...entry.service, isOwned } } : entry
   })
   return { key, entries }
 }
