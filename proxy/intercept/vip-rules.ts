@@ -14,8 +14,10 @@ import { RESOLVER_VIP, holdsVip, vipToIPv4, vipToIPv6, type VipRange } from '../
  * address of the accepted socket, and a VIP without a listener answers a SYN with RST. The machine's own servers may then
  * have every port: nothing is bound at `VIP:port`.
  *
- * `calls` comes before address translation (-100), in which Docker takes every local address for one of its own; with the
- * fast path, whose rows are a part of that translation, it comes after.
+ * `calls` comes before address translation (-100), in which Docker takes every local address for one of its own, and its published
+ * ports for theirs; with the fast path, whose rows are a part of that translation, it comes after, and `kept` and `kept_entering`,
+ * between those rows and Docker's, translate what goes to a VIP into itself, which ends the translation. What goes to the agent's own
+ * addresses, whose ports nothing rewrites, is not tracked, and so not translated at all.
  * `replies` comes before connection tracking (-200), so that another table sees one connection, to the port that was asked.
  *
  * Each agent marks the table with a chain `o_<mark>`. Every later transaction begins by flushing that chain, and hence fails
@@ -44,6 +46,8 @@ const PROTOCOLS = ['tcp', 'udp'] as const
 const BEFORE_TRACKING = -310
 const BEFORE_TRANSLATION = -105
 const AFTER_TRANSLATION = -90
+/** Of the chains of address translation: after the rows of the fast path (-110), before Docker's (-100). */
+const AFTER_ROWS = -105
 
 /** `mark`: letters and digits that no other agent uses. */
 export function vipTable(parts: Omit<VipTable, 'name' | 'owner'>, mark: string): VipTable {
@@ -67,6 +71,7 @@ export function replaceTable(table: VipTable, ports: PortMap): string {
     ...chain(name, 'replies', 'output', BEFORE_TRACKING),
     ...chain(name, 'calls', 'output', rewriting),
     ...(interfaces.length === 0 ? [] : chain(name, 'entering', 'prerouting', rewriting)),
+    ...keepingHooks(table).flatMap(([each, hook]) => chain(name, each, hook, AFTER_ROWS, 'nat')),
     ...['strangers', 'to_listener', 'from_listener'].map((each) => `add chain inet ${name} ${each}`),
     `add rule inet ${name} strangers iif "lo" return`,
     ...interfaces.map((each) => `add rule inet ${name} strangers iifname "${each}" return`),
@@ -139,10 +144,25 @@ function familiesOf(range: VipRange): Family[] {
   return [v4, { ip: 'ip6', vips: cidr6, own: `${vipToIPv6(range, first)}-${vipToIPv6(range, last)}` }]
 }
 
-function familyRules({ name, interfaces }: VipTable, { ip, vips, own }: Family): string[] {
+/** The chains that keep other address translation away from VIPs. */
+function keepingHooks({ interfaces, hasFastPath }: VipTable): (readonly [chain: string, hook: string])[] {
+  if (!hasFastPath) return []
+  return [['kept', 'output'] as const, ...(interfaces.length === 0 ? [] : [['kept_entering', 'prerouting'] as const])]
+}
+
+function familyRules(table: VipTable, { ip, vips, own }: Family): string[] {
+  const { name, interfaces } = table
   const rule = (chain: string, what: string) => `add rule inet ${name} ${chain} ${what}`
   const toListener = `${ip} daddr ${vips} goto to_listener`
   return [
+    ...(own === undefined
+      ? []
+      : [
+          rule('guard', `${ip} daddr ${own} notrack`),
+          rule('replies', `${ip} daddr ${own} notrack`),
+          rule('replies', `${ip} saddr ${own} notrack`),
+        ]),
+    ...keepingHooks(table).map(([each]) => rule(each, `${ip} daddr ${vips} dnat ${ip} to ${ip} daddr`)),
     rule('guard', `${ip} daddr ${vips} goto strangers`),
     rule('replies', `${ip} saddr ${vips} goto from_listener`),
     rule('calls', toListener),
@@ -161,8 +181,8 @@ function portRules(name: string, protocol: Protocol): string[] {
   ]
 }
 
-function chain(table: string, name: string, hook: string, priority: number): string[] {
-  return [`add chain inet ${table} ${name} { type filter hook ${hook} priority ${priority}; }`]
+function chain(table: string, name: string, hook: string, priority: number, type = 'filter'): string[] {
+  return [`add chain inet ${table} ${name} { type ${type} hook ${hook} priority ${priority}; }`]
 }
 
 function mapping(table: string, protocol: Protocol, asked: number, listening: number): string[] {

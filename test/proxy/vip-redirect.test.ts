@@ -55,6 +55,9 @@ t.test('the table of the VIP listeners, as text', async (t) => {
   ]) {
     t.ok(text.includes(`${line}\n`), line)
   }
+  t.notMatch(text, /type nat/, 'no packet of the machine is tracked for it')
+  const beside = replaceTable({ ...table, hasFastPath: true }, { tcp: new Map(), udp: new Map() })
+  t.match(beside, /kept_entering ip6 daddr fd12:3456:789a::\/48 dnat ip6 to ip6 daddr\n/, 'beside the fast path')
   t.match(
     addPorts(table, [{ protocol: 'udp', asked: 53, listening: 61_053 }]),
     /^flush chain inet hedgerow_vips_10_30_0_0_16 o_a1\n/,
