@@ -6,6 +6,7 @@ import { until } from '../support/until.ts'
  * Datagrams that claim to be somebody else's:
  *
  *     a container's own network, with every right ─▶ the address of another container ─▶ bridge ─╳
+ *     a container's own network, with every right ─▶ bridge ─▶ this machine, as a router ─▶ another container ─╳
  *     another interface of this machine ─▶ its own address, or a VIP ─▶ forwarded to a container ─╳
  *
  * Each is sent until the rule has counted it: the agent sets its rules anew from time to time, which begins the count again.
@@ -31,6 +32,16 @@ export async function forgeries({ pid, other, vip4, vip6 }: Walked): Promise<str
     await withAddress(inContainer, 'eth0', from, () => isDropped('sources', () => send(inContainer, from, to)))
     seen.push(`${from} from another container`)
   }
+  await text([
+    ...inContainer,
+    'sh',
+    '-c',
+    `ip route add ${other.ipv4} via $(ip route | sed -n 's/^default via \\([^ ]*\\).*/\\1/p')`,
+  ])
+  await text(['sh', '-c', 'echo 1 > /proc/sys/net/ipv4/ip_forward'])
+  await isDropped('outside', () => send(inContainer, '0.0.0.0', other.ipv4))
+  await text([...inContainer, 'ip', 'route', 'delete', other.ipv4])
+  seen.push('to another container, forwarded by this machine')
 
   await using stranger = Program.start(['unshare', '--net', 'sleep', '600'])
   const own = readlinkSync('/proc/self/ns/net')
@@ -78,7 +89,8 @@ async function isDropped(chain: string, act: () => Promise<void>): Promise<void>
 
 async function dropped(chain: string): Promise<number> {
   const rules = await text(['nft', 'list', 'ruleset'])
-  const counts = rules.matchAll(new RegExp(`chain ${chain} \\{[^]*?counter packets (\\d+) bytes \\d+ drop`, 'g'))
+  const chains = rules.split(/^\s*chain /m).filter((each) => each.startsWith(`${chain} {`))
+  const counts = chains.flatMap((each) => [...each.matchAll(/counter packets (\d+) bytes \d+ drop/g)])
   return Array.from(counts, ([, count]) => Number(count)).reduce((sum, count) => sum + count, 0)
 }
 

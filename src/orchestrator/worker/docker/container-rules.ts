@@ -7,6 +7,7 @@ import { destinationOf, elementOf, type NamedAddress } from '../egress-names.ts'
  *
  *   prerouting  sources  from the bridge ─▶ does this container have this address? otherwise drop
  *   forward     outside  to a container from another interface, unless it answers or is a published port ─▶ drop
+ *                        from one container to another, unless that is a published port ─▶ drop
  *                        from a closed container to another machine ─▶ reject
  *   input       inside   from a closed container to this machine, but for the VIPs ─▶ reject
  *
@@ -98,6 +99,7 @@ export function guardRules(
     rule('sources', 'counter drop'),
     chain('outside', 'forward', BEFORE_FILTER),
     rule('outside', `oifname "${bridge}" iifname != "${bridge}" ${isBegun} ct status & dnat == 0 counter drop`),
+    rule('outside', `iifname "${bridge}" oifname "${bridge}" ct status & dnat == 0 counter drop`),
     ...(containers.some(({ isClosed }) => isClosed)
       ? [
           ...opened.map((what) => rule('outside', what)),
