@@ -1,6 +1,7 @@
 import { execFile, spawn, type ChildProcess } from 'node:child_process'
 import { constants } from 'node:os'
 import { createInterface } from 'node:readline'
+import { setTimeout as sleep } from 'node:timers/promises'
 
 export interface Result {
   code: number
@@ -37,6 +38,9 @@ export async function text(argv: readonly string[], options?: RunOptions): Promi
   return stdout
 }
 
+/** What is killed is gone within this, and collected by whoever has it then. */
+const KILLED_MS = 1_000
+const LOOK_MS = 5
 /** Enough to see why something failed. */
 const KEPT_LINES = 2_000
 
@@ -102,13 +106,22 @@ export class Program {
     }
   }
 
-  /** SIGTERM, and SIGKILL for whatever is still there after the grace. */
+  /** SIGTERM, and SIGKILL for whatever is still there after the grace, or when the program itself has ended; resolves when nothing is. */
   async stop(graceMs = 5_000): Promise<void> {
     this.signal('SIGTERM')
     const firm = setTimeout(() => this.signal('SIGKILL'), graceMs)
     await this.exited
     clearTimeout(firm)
     this.signal('SIGKILL')
+    for (let waited = 0; this.#isAnyLeft() && waited < KILLED_MS; waited += LOOK_MS) await sleep(LOOK_MS)
+  }
+
+  #isAnyLeft(): boolean {
+    try {
+      return this.pid !== 0 && process.kill(-this.pid, 0)
+    } catch {
+      return false
+    }
   }
 
   [Symbol.asyncDispose](): Promise<void> {
