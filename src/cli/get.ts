@@ -263,7 +263,7 @@ async function listOf(kind: ListedKind, filter: string | undefined, context: Con
   )
   if (rows.length > 0) return { value: rows, text }
   const all = filter === undefined ? rows : await rowsOf(root, kind)
-  return { value: rows, text, note: nothingListed(kind, filter, all.map(nameOf)) }
+  return { value: rows, text, note: nothingListed(kind, filter, all.flatMap(namesOf)) }
 }
 
 function rowsOf(root: RootClient, kind: ListedKind, filter = ''): Promise<Row[]> {
@@ -271,8 +271,9 @@ function rowsOf(root: RootClient, kind: ListedKind, filter = ''): Promise<Row[]>
   return root.all(`/v1/${kind}`, { query })
 }
 
-function nameOf(row: Row): string {
-  return String(row['id'] ?? row['name'])
+/** What a filter is compared with: of links the nodes at both ends. */
+export function namesOf({ id, name, from, to }: Row): string[] {
+  return typeof from === 'string' && typeof to === 'string' ? [from, to] : [String(id ?? name)]
 }
 
 /** `-`: it has not been measured yet. */

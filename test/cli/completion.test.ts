@@ -26,6 +26,8 @@ t.test('what may stand at the cursor', async (t) => {
     { line: 'get n', words: 'nodes' },
     { line: 'get nodes ', names: ['nodes'] },
     { line: 'get service ', names: ['services'], why: 'in singular too' },
+    { line: 'get links ', names: ['nodes'], why: 'links are listed by the nodes at their ends' },
+    { line: 'get link ', names: ['nodes'] },
     { line: 'get nodes edge/n1 ', why: 'nothing comes behind the last argument' },
     { line: 'delete cluster ', names: ['clusters'] },
     { line: 'scale ', names: ['services'] },

@@ -1,7 +1,7 @@
 import t from 'tap'
 import { parse } from 'yaml'
 import { dataText } from '../../src/cli/output.ts'
-import { nothingListed } from '../../src/cli/get.ts'
+import { namesOf, nothingListed } from '../../src/cli/get.ts'
 import { meantService } from '../../src/cli/names.ts'
 import { clearProgress, inAscii, isAsciiOnly, progress } from '../../src/cli/terminal.ts'
 import { INSTALLATIONS, upgradeSteps } from '../../src/cli/upgrade.ts'
@@ -115,6 +115,8 @@ t.test('an empty list says why', async (t) => {
     { filter: 'x\u001b', names, says: 'None of the services has a name that begins with "x\\x1b".' },
   ]
   for (const { filter, names, says } of rows) t.equal(nothingListed('services', filter, names), says)
+  t.same(namesOf({ id: 'edge/n1 edge/n2', from: 'edge/n1', to: 'edge/n2' }), ['edge/n1', 'edge/n2'], 'of a link: nodes')
+  t.same(namesOf({ name: 'edge', id: undefined }), ['edge'], 'of a cluster')
 })
 
 t.test('what to do for a new version, as this one was installed', async (t) => {

@@ -133,7 +133,7 @@ function argumentOf(command: Command, name: string, args: readonly string[]): Co
     case 'target':
       return { ...NOTHING, names: ['services', 'instances'] }
     case 'filter':
-      return { ...NOTHING, names: [pluralOf(args[0] ?? '')].flat() }
+      return { ...NOTHING, names: filteredBy(args[0] ?? '') }
     case 'name':
       if (command.name() === 'delete') return { ...NOTHING, names: [pluralOf(args[0] ?? '')].flat() }
       return { ...NOTHING, names: ['services', 'instances'] }
@@ -143,6 +143,11 @@ function argumentOf(command: Command, name: string, args: readonly string[]): Co
 }
 
 const NAMED: readonly NamedKind[] = ['apps', 'services', 'instances', 'runs', 'nodes', 'clusters', 'relays', 'volumes']
+
+/** What begins the filter of a list: links have no names of their own, and are listed by those of the nodes at their ends. */
+function filteredBy(kind: string): NamedKind[] {
+  return kind === 'links' || kind === 'link' ? ['nodes'] : [pluralOf(kind)].flat()
+}
 
 function pluralOf(kind: string): NamedKind | [] {
   return NAMED.find((one) => one === kind || one === `${kind}s`) ?? []
