@@ -4,7 +4,7 @@ import { printable } from '../core/kit/printable.ts'
 import type { components } from '../client/api-types.ts'
 import type { RootClient } from '../client/root-client.ts'
 import { rootClient, type Context } from './context.ts'
-import { serviceNamed } from './names.ts'
+import { instanceNamed, serviceNamed } from './names.ts'
 import { type Cell, isData, printData, tableText } from './output.ts'
 
 interface ExplainOptions {
@@ -38,7 +38,8 @@ export function explainCommand(program: Command, context: () => Context): void {
     })
 }
 
-async function explanationOf(
+/** By its full name at once; only a name that the root does not know is looked up. */
+export async function explanationOf(
   root: RootClient,
   given: string,
   query: { most: number; anew?: boolean },
@@ -48,6 +49,8 @@ async function explanationOf(
   try {
     return await ask(/\.\d+$/.test(given) ? 'instances' : 'services', given)
   } catch (error) {
+    if (isMeshError(error, 'INSTANCE_UNKNOWN') && !('reason' in error.details))
+      return await ask('instances', await instanceNamed(root, given)) // says which was meant
     if (!isMeshError(error, 'SERVICE_UNKNOWN')) throw error
     return await ask('services', await serviceNamed(root, given))
   }

@@ -1,6 +1,8 @@
 import t from 'tap'
 import { parse } from 'yaml'
+import type { RootClient } from '../../src/client/root-client.ts'
 import { dataText } from '../../src/cli/output.ts'
+import { explanationOf } from '../../src/cli/explain.ts'
 import { namesOf, nothingListed } from '../../src/cli/get.ts'
 import { meantService } from '../../src/cli/names.ts'
 import { clearProgress, inAscii, isAsciiOnly, progress } from '../../src/cli/terminal.ts'
@@ -26,6 +28,24 @@ t.test('a service that was named wrongly: which was meant, and that four labels 
   ]
   for (const { given, says } of rows) t.match(meantService(given, ids), new RegExp(says), given)
   t.match(meantService('shop.acme.cart', []), 'lists')
+})
+
+t.test('explain says which instance was meant', async (t) => {
+  const ids = ['shop.acme.cart.prod.0', 'shop.acme.cart.prod.1', 'shop.acme.pay.prod.0']
+  const all = async (_: string, { query: { name = '' } }: { query: { name?: string } }) =>
+    ids.filter((id) => id.startsWith(name)).map((id) => ({ id }))
+  const ask = async (_: string, __: string, { path: { name: instance } }: { path: { name: string } }) =>
+    Promise.reject(new MeshError('INSTANCE_UNKNOWN', { instance }))
+  const root = { all, ask } as unknown as RootClient
+  const rows = [
+    { given: 'shop.acme.crt.prod.0', says: 'Did you mean shop.acme.cart.prod.0?' },
+    { given: 'shop.acme.pay.prod.7', says: 'Did you mean shop.acme.pay.prod.0?' },
+    { given: 'a.b.c.d.0', says: '`hedgerow get instances` lists the instances there are.' },
+  ]
+  for (const { given, says } of rows) {
+    const refused: unknown = await explanationOf(root, given, { most: 1 }).catch((error: unknown) => error)
+    t.match(refused, { details: { instance: given, remedy: says } }, given)
+  }
 })
 
 t.test('which outputs get ASCII alone', async (t) => {
