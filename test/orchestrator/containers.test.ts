@@ -407,7 +407,7 @@ t.test('unmodified images call by name, and are called under their own', { skip 
     await text(['docker', 'inspect', '--format', '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}', cart])
   ).trim()
   t.not(
-    (await inFront('timeout', '0.3', '/busybox', 'wget', '-q', '-O', '-', `http://${address}/`)).code,
+    (await inFront('timeout', '0.3', '/busybox', 'wget', '-q', '-O', '-', `http://${address}/cgi-bin/who`)).code,
     0,
     'and there is no way around',
   )
