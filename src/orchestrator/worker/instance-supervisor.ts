@@ -17,6 +17,8 @@ const HUNG_RESTARTS = 3
 const DRAIN_CHECK_MS = 50
 /** A shorter wait is over before anybody reads of it, and costs two messages. */
 const TOLD_FROM_MS = 1_000
+/** What is being stopped while the agent ends: most end by themselves within it, and their engine removes them. Larger holds up the end of the agent. */
+const LAST_MOMENT_MS = 2_000
 
 /**
  * One run of an instance on this node, from its assignment to its end. States follow NEXT; what the worker adds:
@@ -37,8 +39,9 @@ export class InstanceSupervisor {
   readonly #leave = new AbortController()
   /** Aborted when the agent ends: what an earlier one left and cannot be reached now is the next one's to end. */
   readonly #agentEnds = new AbortController()
-  /** Aborted when it is let go: from then on its end is not seen here, and not waited for. */
+  /** Aborted when it is let go: from then on its end is not waited for. */
   readonly #letGo = new AbortController()
+  #isBeingStopped = false
   #drainUntil = Infinity
   #lingerUntil = -Infinity
   /** Of a job that has been started. */
@@ -160,9 +163,9 @@ export class InstanceSupervisor {
     this.#running?.kill()
   }
 
-  /** The agent ends and the instance stays, for the next one to adopt. */
+  /** The agent ends and the instance stays, for the next one to adopt. One that is being stopped has a moment more to end. */
   letGo(): void {
-    this.#running?.letGo() // first: it may have something to write down
+    if (!this.#isBeingStopped) this.#running?.letGo() // first: it may have something to write down
     this.#standing.letGo()
     this.#letGo.abort()
     this.#agentEnds.abort()
@@ -323,8 +326,13 @@ export class InstanceSupervisor {
     const isDrained = () => standing.isLetGo || hasEnded || clock.now() >= this.#drainUntil || isIdle()
     while (!isDrained()) await clock.sleep(DRAIN_CHECK_MS)
     if (standing.isLetGo) return running.letGo()
-    await orAborted(running.stop(timings.graceMs), this.#letGo.signal)
-    if (standing.isLetGo && !hasEnded) return // the next agent stops it
+    this.#isBeingStopped = true
+    const stopped = running.stop(timings.graceMs)
+    await orAborted(stopped, this.#letGo.signal)
+    if (standing.isLetGo && !hasEnded) {
+      await Promise.race([stopped, clock.sleep(LAST_MOMENT_MS)])
+      if (!hasEnded) return running.letGo() // the next agent stops it
+    }
     output.note('stopped')
     this.#runs(undefined)
     standing.saveRun({ trace: undefined })
